@@ -1,0 +1,130 @@
+"""One conversation with a token endpoint: what is asked, and the truth about what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from worker.domain.grant import TokenSet
+from worker.domain.secret import Secret
+
+
+class Rotation(StrEnum):
+    """What a refresh does to the refresh token it spends (INVARIANTS §2)."""
+
+    N = "N"  # the refresh token does not change
+    M = "M"  # it changes, the old one stays valid
+    G = "G"  # the old one is accepted for a grace
+    S = "S"  # the old one is refused, the family lives
+    F = "F"  # the old one is refused and the family revoked; the class of every unknown provider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireRequest:
+    """A request ready to leave, whole: nobody adds to it but the transport's framing."""
+
+    method: str
+    url: str = field(repr=False)  # may hold a token (Meta exchanges by query string)
+    host: str  # as pinned for the connection, lower case, with ":port" unless it is the default
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotSent:
+    """No byte of the request has left, surely."""
+
+    reason: str  # "connect", "dns", "tls", "gate", "address", "pacing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uncertain:
+    """Bytes left, no complete answer came: the provider may or may not have acted."""
+
+    reason: str  # "timeout", "reset", "cut", "protocol"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A complete answer, at most 64 KiB of its body kept (`cut` tells whether more came)."""
+
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes = field(repr=False)
+    cut: bool = False
+
+
+Outcome = NotSent | Uncertain | Answered
+
+Gate = Callable[[], bool]
+"""Asked at the write itself, after connect and TLS: False means not one byte may leave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Salvaged:
+    """Whatever in an answer looks like a token, before anything is judged."""
+
+    access_token: Secret | None
+    refresh_token: Secret | None
+
+
+class Verdict(StrEnum):
+    """The four verdicts of a refresh (facts: two are not enough)."""
+
+    RENEWED = "renewed"
+    TRANSIENT = "transient"
+    GRANT_DEAD = "grant_dead"
+    CONFIG_WRONG = "config_wrong"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """An answer, judged. `tokens` is set exactly when the verdict is RENEWED."""
+
+    verdict: Verdict
+    code: str  # the provider's own word, for instance "invalid_grant"; never a token
+    tokens: TokenSet | None = None
+    retry_after: timedelta | None = None  # asked for by the answer; at most 24 h
+    heals: bool = False  # a grant-dead answer that an admin's act can undo with the same token
+    problem: str = ""  # what else was odd about the answer, for the audit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetimes:
+    """What an entry declares about time; None: not established."""
+
+    access: timedelta | None
+    refresh: timedelta | None
+    refresh_idle: timedelta | None
+    margin: timedelta | None  # else min(15 min, 20 % of life)
+    not_before: timedelta | None  # after issue
+    keepalive: timedelta | None  # renew at least this often, or the grant dies of silence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one provider host bears from us."""
+
+    concurrency: int
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionConfig:
+    """One connection of a tenant, as far as renewing needs it."""
+
+    tenant: str
+    name: str
+    id: str | None
+    strategy: str
+    client_id: str | None
+    client_secret: Secret | None
+    options: Mapping[str, object] = field(repr=False)  # the rest of `options`, no secrets
+    headers: Mapping[str, Secret] = field(repr=False)  # `customHeaders`
+    overrides: Mapping[str, object] = field(repr=False)  # operator's keys from evergrant.toml
+    fetched_at: datetime
+    approved_host: str | None  # token host pinned at first use (I13); None: not yet
+    stopped: str | None  # why the whole connection is stopped; None: open
+    enabled: bool = True

@@ -1,0 +1,220 @@
+"""What the use cases need of the outside, as protocols; adapters meet them in `bootstrap`.
+
+Store ports are synchronous (SQLAlchemy Core); whoever runs on the event loop passes through
+`Offload`. Every port says what it guarantees, because a contract suite runs against the fake and
+the adapter alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ParamSpec, Protocol, TypeVar
+
+from worker.domain.exchange import (
+    Answered,
+    ConnectionConfig,
+    Gate,
+    Lifetimes,
+    Limits,
+    Outcome,
+    Reading,
+    Rotation,
+    Salvaged,
+    WireRequest,
+)
+from worker.domain.grant import Fingerprint, GrantId, GrantKey
+from worker.domain.secret import Secret
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """Wall time for what is written, monotonic time for what is decided in this process."""
+
+    def now(self) -> datetime:
+        """UTC, aware."""
+
+    def monotonic(self) -> float:
+        """Seconds; never steps."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Offload(Protocol):
+    """Runs a blocking call off the event loop; a simulation runs it in place."""
+
+    def __call__(
+        self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]: ...
+
+
+class Vault(Protocol):
+    """Seals and opens; every ciphertext is bound to tenant, grant, generation, kind, key (I16).
+
+    `kind` is "at", "rt" or another short word of the caller's. A process that was given no key
+    for a kind raises `ConfigurationError` on use (I17). A ciphertext that does not open raises
+    `TamperError` and says which grant, never what.
+    """
+
+    def new_keys(self, tenant: str, grant: GrantId) -> tuple[bytes, bytes]:
+        """Fresh data keys for one grant, wrapped: (access key, refresh key)."""
+
+    def seal(
+        self, secret: Secret, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
+    ) -> bytes:
+        """`key` is the wrapped data key of that kind."""
+
+    def open(
+        self, sealed: bytes, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
+    ) -> Secret: ...
+
+    def seal_config(self, secret: Secret, *, scope: str) -> bytes:
+        """For what belongs to no grant (client secrets, our Management API token)."""
+
+    def open_config(self, sealed: bytes, *, scope: str) -> Secret: ...
+
+    def fingerprint(self, token: Secret) -> Fingerprint:
+        """Keyed, so that a thief of the database cannot test guesses."""
+
+
+class Provider(Protocol):
+    """A catalogue entry, its overrides applied, for one connection."""
+
+    @property
+    def name(self) -> str:
+        """The entry: "github-app". Task name and metrics label."""
+
+    @property
+    def rotation(self) -> Rotation: ...
+
+    @property
+    def grace_seconds(self) -> float: ...
+
+    @property
+    def lifetimes(self) -> Lifetimes: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    @property
+    def spends(self) -> str:
+        """ "rt" (a refresh token), "at" (the access token is exchanged), "" (nothing to renew)."""
+
+    @property
+    def not_renewable(self) -> str | None:
+        """Why nothing can be renewed here, as a sentence for the operator; None: it can."""
+
+    def request(
+        self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
+    ) -> WireRequest:
+        """The refresh request. Raises: ConfigurationError naming the missing option."""
+
+    def salvage(self, answer: Answered) -> Salvaged:
+        """Never raises: pull out whatever may be a token, before judging (protocol step 6)."""
+
+    def read(self, answer: Answered, *, asked_at: datetime) -> Reading:
+        """Judge the answer. Never raises on what a provider may send."""
+
+    def read_imported(
+        self,
+        *,
+        access_token: Secret,
+        refresh_token: Secret | None,
+        expires_in: object,
+        issued_at: datetime | None,
+        now: datetime,
+    ) -> ImportedExpiry:
+        """What Auth0's copy says about expiry: kind and instant; unknown issue time counts as due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedExpiry:
+    kind: str  # ExpiryKind value
+    expires_at: datetime | None
+
+
+class Catalogue(Protocol):
+    """All entries, the operator's merged in."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def resolve(
+        self,
+        connection: ConnectionConfig,
+        *,
+        has_refresh_token: bool,
+        access_token_prefix: str = "",
+        expires_told: bool = False,
+    ) -> Provider:
+        """The entry for one grant: by strategy, then variant, then token-URL host; else class F."""
+
+    def entry(self, name: str, connection: ConnectionConfig) -> Provider:
+        """A named entry with that connection's overrides."""
+
+
+class TokenEndpoint(Protocol):
+    """Sends once. Resolves and checks the address, connects, asks `gate` at the write."""
+
+    async def exchange(
+        self, request: WireRequest, *, gate: Gate, read_timeout: float
+    ) -> Outcome: ...
+
+
+class Hints(Protocol):
+    """ "Look": the queue carries nothing else, and losing it costs a tick (I2, I21)."""
+
+    def renew(self, provider: str) -> None:
+        """There is due work for this entry. Never raises; never blocks longer than 2 s."""
+
+    def events(self) -> None:
+        """There are inbox rows."""
+
+
+class Connections(Protocol):
+    """Connections as the store remembers them, secrets sealed."""
+
+    def get(self, tenant: str, name: str) -> ConnectionConfig | None: ...
+
+    def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
+        """Take the connection out of renewal until somebody mends it; its grants stay (I9)."""
+
+    def reopen(self, tenant: str, name: str) -> None: ...
+
+    def approve_host(self, tenant: str, name: str, host: str) -> None: ...
+
+
+class Pull(Protocol):
+    """Re-read one user's copy at Auth0 and merge it (M1 to M9), under the pull fence."""
+
+    async def user(self, tenant: str, user_id: str) -> None:
+        """Raises: TransientError, NotFoundError (gone or linked away), ConfigurationError."""
+
+    async def connection(self, tenant: str, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRecord:
+    """What happened, to what, by whom: ids and codes, never a token."""
+
+    at: datetime
+    actor: str  # "worker:<node>", "key:<name>", "cli:<login>"
+    verb: str  # "renewed", "token_read", "needs_reauth", …
+    tenant: str
+    grant: GrantId | None = None
+    detail: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Told once per episode to apps and operators; carries ids, never a token."""
+
+    tenant: str
+    kind: str  # "grant_needs_login", "grant_renewed", "grant_revoked", "connection_stopped", …
+    episode: str  # unique: a second notice with the same one is not stored
+    grant: GrantId | None = None
+    key: GrantKey | None = None
+    user_id: str | None = None
+    reason: str = ""
