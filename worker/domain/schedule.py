@@ -1,0 +1,113 @@
+"""When a grant is renewed next, and when its owner is warned of an end that renewing cannot move.
+
+Everything here is arithmetic on instants the caller gives; nothing reads a clock.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from worker.domain.exchange import Lifetimes
+from worker.domain.grant import ExpiryKind, GrantId
+
+LONGEST_MARGIN = timedelta(minutes=15)
+UNTOLD_LIFE = timedelta(hours=1)  # the commonest life, where neither answer nor entry names one
+LONGEST_WARNING = timedelta(days=7)
+
+
+def spread_of(grant: GrantId) -> float:
+    """A number in [0, 1) that is the grant's own for ever, evenly spread over random ids."""
+    return (grant.int & 0xFFFF_FFFF) / 0x1_0000_0000
+
+
+def renewal_time(
+    *,
+    issued_at: datetime,
+    expiry: ExpiryKind,
+    expires_at: datetime | None,
+    lifetimes: Lifetimes,
+    spread: float,
+    refresh_expires_at: datetime | None = None,
+) -> datetime | None:
+    """When to renew; None when nothing ends: no expiry, and no silence that kills the grant.
+
+    The access token asks for a point in the tenth of its life before `margin`: one failed
+    attempt leaves time for the next. Where the refresh token dies sooner (of silence, or at its
+    own end), it asks for a point between a half and two thirds of that. The sooner one wins.
+
+    Args:
+        spread: in [0, 1), constant per grant; keeps grants issued together apart.
+        refresh_expires_at: when the refresh token itself ends, if that is known.
+    Returns: UTC; never before half of the life that binds, never after two thirds of an idle
+        limit, and never before `not_before` (which wins: the provider would refuse). Of a token
+        that came expired: `issued_at`, that is now.
+    Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.1 (`expires_in`, seconds)
+    """
+    asked = [
+        point
+        for point in (
+            _before_access_ends(issued_at, expiry, expires_at, lifetimes, spread),
+            _before_refresh_ends(issued_at, refresh_expires_at, lifetimes, spread),
+        )
+        if point is not None
+    ]
+    if not asked:
+        return None
+    return max(min(asked), issued_at + (lifetimes.not_before or timedelta(0)))
+
+
+def margin_of(life: timedelta, declared: timedelta | None) -> timedelta:
+    """Time kept in hand before an access token of that life ends; at most half of it."""
+    wished = declared if declared is not None else min(LONGEST_MARGIN, life / 5)
+    return min(wished, life / 2)
+
+
+def absolute_end(
+    *, logged_in_at: datetime, refresh_expires_at: datetime | None, lifetimes: Lifetimes
+) -> datetime | None:
+    """When the grant dies whatever we do; None: not known to.
+
+    What the provider told of this grant goes before what the entry declares of all.
+    """
+    if refresh_expires_at is not None:
+        return refresh_expires_at
+    return logged_in_at + lifetimes.refresh if lifetimes.refresh is not None else None
+
+
+def warning_time(*, logged_in_at: datetime, ends_at: datetime | None) -> datetime | None:
+    """When to warn of `ends_at`: a week before, or a fifth of the whole where that is less."""
+    if ends_at is None:
+        return None
+    whole = max(ends_at - logged_in_at, timedelta(0))
+    return ends_at - min(LONGEST_WARNING, whole / 5)
+
+
+def _before_access_ends(
+    issued_at: datetime,
+    expiry: ExpiryKind,
+    expires_at: datetime | None,
+    lifetimes: Lifetimes,
+    spread: float,
+) -> datetime | None:
+    if expiry is ExpiryKind.NEVER:
+        return None
+    life = _life(issued_at, expires_at, lifetimes)
+    latest = life - margin_of(life, lifetimes.margin)
+    return issued_at + latest - spread * min(life / 10, latest - life / 2)
+
+
+def _life(issued_at: datetime, expires_at: datetime | None, lifetimes: Lifetimes) -> timedelta:
+    if expires_at is None:
+        return lifetimes.access or UNTOLD_LIFE
+    return max(expires_at - issued_at, timedelta(0))
+
+
+def _before_refresh_ends(
+    issued_at: datetime, refresh_expires_at: datetime | None, lifetimes: Lifetimes, spread: float
+) -> datetime | None:
+    limits = [limit for limit in (lifetimes.refresh_idle, lifetimes.keepalive) if limit is not None]
+    if refresh_expires_at is not None:
+        limits.append(max(refresh_expires_at - issued_at, timedelta(0)))
+    if not limits:
+        return None
+    return issued_at + min(limits) * (2 / 3 - spread / 6)
