@@ -1,0 +1,119 @@
+"""Every metric of the house, named once. Labels have few values: never a user, never a grant.
+
+With PROMETHEUS_MULTIPROC_DIR set before this module is imported, all processes of one data
+directory count into files there, and the `/metrics` of the web process shows what workers did
+(https://prometheus.github.io/client_python/multiprocess/). Without it each process counts alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import REGISTRY, Collector
+
+# Seconds. The scale serves both a demo (lifetimes of seconds) and an hour-long token.
+_LATENESS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14400)
+_LIFE = (0, 1, 2, 5, 10, 30, 60, 300, 600, 900, 1800, 3600, 7200, 28800, 86400)
+_CALL = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 120)
+_SYNC = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
+
+RENEWALS = Counter("evergrant_renewals", "Renewals by verdict.", ["provider", "verdict"])
+LATENESS = Histogram(
+    "evergrant_renewal_lateness_seconds",
+    "From the moment a renewal was due to the commit of its tokens.",
+    ["provider"],
+    buckets=_LATENESS,
+)
+TIME_TO_EXPIRY = Histogram(
+    "evergrant_renewal_time_to_expiry_seconds",
+    "Life left in the old access token when its successor was committed; below 0: too late.",
+    ["provider"],
+    buckets=_LIFE,
+)
+EXCHANGES = Counter(
+    "evergrant_exchanges", "Requests to token endpoints by fate on the wire.", ["provider", "fate"]
+)
+EXCHANGE_SECONDS = Histogram(
+    "evergrant_exchange_seconds", "One exchange at a provider.", ["provider"], buckets=_CALL
+)
+IN_FLIGHT = Gauge(
+    "evergrant_exchanges_in_flight",
+    "Exchanges under way.",
+    ["provider"],
+    multiprocess_mode="livesum",
+)
+TAKEOVERS = Counter(
+    "evergrant_takeovers", "Claims retaken from an attempt that died.", ["provider"]
+)
+JOURNAL_SYNC = Histogram(
+    "evergrant_journal_sync_seconds", "One group fdatasync of the journal.", buckets=_SYNC
+)
+EVENTS = Counter("evergrant_events", "Events by door and fate.", ["source", "trigger", "outcome"])
+EVENT_LATENCY = Histogram(
+    "evergrant_event_latency_seconds",
+    "From an event's arrival to the end of its last action.",
+    buckets=_LATENESS,
+)
+ACTIONS = Counter("evergrant_actions", "Runs of bound actions.", ["action", "outcome"])
+PULLS = Counter("evergrant_pulls", "Reads of a user or connection at Auth0.", ["tenant", "outcome"])
+AUTH0_REQUESTS = Counter(
+    "evergrant_auth0_requests", "Management API requests by outcome.", ["tenant", "outcome"]
+)
+HANDOUTS = Counter("evergrant_handouts", "Access tokens asked for, by outcome.", ["outcome"])
+NOTICES = Counter("evergrant_notices", "Notices sent to apps.", ["kind", "outcome"])
+REVOCATIONS = Counter("evergrant_revocations", "Revocations upstream.", ["provider", "outcome"])
+HINTS = Counter("evergrant_hints", "Hints given to the broker.", ["queue", "outcome"])
+TASKS = Counter("evergrant_tasks", "Celery tasks run here.", ["task", "outcome"])
+
+
+GaugeRow = tuple[str, str, tuple[str, ...], list[tuple[tuple[str, ...], float]]]
+"""Name, help, label names, [(label values, value), …]."""
+
+
+class StoreCollector(Collector):
+    """Gauges that only the store knows, read at each scrape."""
+
+    def __init__(self, read: Callable[[], Iterable[GaugeRow]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            rows = list(self._read())
+        except Exception:  # a scrape must survive a store that is away
+            yield GaugeMetricFamily("evergrant_store_up", "1: the store answers.", value=0)
+            return
+        yield GaugeMetricFamily("evergrant_store_up", "1: the store answers.", value=1)
+        for name, help_, labels, values in rows:
+            family = GaugeMetricFamily(name, help_, labels=list(labels))
+            for label_values, value in values:
+                family.add_metric(list(label_values), value)
+            yield family
+
+
+def exposition(gauges: Collector | None = None) -> tuple[bytes, str]:
+    """Body and content type of `/metrics`, over all processes when they count together."""
+    registry = CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
+    else:
+        registry.register(_Everything())
+    if gauges is not None:
+        registry.register(gauges)
+    return generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
+
+
+class _Everything(Collector):
+    """What this process alone has counted."""
+
+    def collect(self) -> Iterable[Metric]:
+        return REGISTRY.collect()
