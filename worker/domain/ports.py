@@ -127,7 +127,7 @@ class Provider(Protocol):
         issued_at: datetime | None,
         now: datetime,
     ) -> ImportedExpiry:
-        """What Auth0's copy says about expiry: kind and instant; unknown issue time counts as due."""
+        """What Auth0's copy says about expiry: kind, instant; no issue time: due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
