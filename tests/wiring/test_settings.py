@@ -1,0 +1,161 @@
+"""What can be set, where from, and what happens to a misspelling."""
+
+from datetime import timedelta
+
+import pytest
+
+from worker.domain.errors import ConfigurationError
+from worker.domain.secret import Secret
+from worker.settings import load
+
+TENANT = """
+[tenants.acme]
+domain = "https://Acme.eu.auth0.com/"
+client_id = "abc"
+client_secret = "env:ACME_SECRET"
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(toml=None, **environ):
+        if toml is not None:
+            (tmp_path / "evergrant.toml").write_text(toml)
+        return load(environ, directory=tmp_path)
+
+    return read
+
+
+def test_nothing_set_is_an_embedded_product(read, tmp_path):
+    settings = read()
+    assert settings.database_url == f"sqlite:///{tmp_path}/.evergrant/evergrant.db"
+    assert settings.embedded_broker
+    assert settings.embedded_database
+    assert (settings.host, settings.port) == ("127.0.0.1", 8377)
+    assert settings.tick == timedelta(seconds=5)
+    assert settings.tenants == {}
+    assert not settings.allow_loopback
+
+
+def test_the_names_auth0s_own_tools_use_make_the_default_tenant(read):
+    settings = read(
+        AUTH0_DOMAIN="acme.eu.auth0.com",
+        AUTH0_CLIENT_ID="abc",
+        AUTH0_CLIENT_SECRET="s3cret",
+        EVERGRANT_ACTIONS_SECRET="whsec_x",
+    )
+    tenant = settings.tenants["default"]
+    assert (tenant.domain, tenant.client_id) == ("acme.eu.auth0.com", "abc")
+    assert tenant.client_secret == Secret("s3cret")
+    assert tenant.actions_secret == Secret("whsec_x")
+
+
+def test_a_tenant_of_the_file_keeps_its_secret_elsewhere(read):
+    settings = read(TENANT, ACME_SECRET="s3cret")
+    assert settings.tenants["acme"].domain == "acme.eu.auth0.com"
+    assert settings.tenants["acme"].client_secret == Secret("s3cret")
+
+
+def test_a_value_may_stand_in_a_file_beside_the_configuration(read, tmp_path):
+    (tmp_path / "key.pem").write_text("PEM\n")
+    settings = read(
+        '[tenants.acme]\ndomain="a.auth0.com"\nclient_id="x"\nprivate_key="file:key.pem"\n'
+    )
+    assert settings.tenants["acme"].private_key == Secret("PEM")
+
+
+def test_the_environment_wins_over_dotenv_and_both_over_the_file(read, tmp_path):
+    (tmp_path / ".env").write_text("EVERGRANT_PORT=2\nEVERGRANT_HOST=0.0.0.0\n")
+    settings = read("port = 1\ntick = 3\n", EVERGRANT_PORT="3")
+    assert settings.port == 3
+    assert settings.host == "0.0.0.0"
+    assert settings.base_url == "http://127.0.0.1:3"
+    assert settings.tick == timedelta(seconds=3)
+
+
+def test_a_tick_may_be_a_fraction_of_a_second(read):
+    assert read(EVERGRANT_TICK="0.25").tick == timedelta(milliseconds=250)
+
+
+def test_any_catalogue_key_may_be_set_on_a_connection(read):
+    settings = read(
+        TENANT + '[tenants.acme.connections.crm]\ntoken_url = "https://crm.example/token"\n'
+        'client_secret = "env:ACME_SECRET"\nrequired_scopes = ["a"]\n',
+        ACME_SECRET="s3cret",
+    )
+    connection = settings.tenants["acme"].connections["crm"]
+    assert connection.overrides == {"token_url": "https://crm.example/token"}
+    assert connection.client_secret == Secret("s3cret")
+    assert connection.required_scopes == ("a",)
+    assert connection.enabled
+
+
+def test_bootstrap_api_keys_are_name_secret_and_scope(read):
+    keys = read(EVERGRANT_API_KEYS="crm:k1:acme/*/* ops:k2:*:*:*").api_keys
+    assert [(k.name, k.secret, k.scope) for k in keys] == [
+        ("crm", Secret("k1"), "acme/*/*"),
+        ("ops", Secret("k2"), "*:*:*"),
+    ]
+
+
+REFUSED = {
+    "a misspelt key": ("tikc = 3", {}, r"evergrant\.toml: unknown key tikc; did you mean tick\?"),
+    "a misspelt key of a tenant": (
+        TENANT + 'clientid = "x"',
+        {"ACME_SECRET": "x"},
+        r"unknown key tenants\.acme\.clientid; did you mean client_id\?",
+    ),
+    "a missing key": ('[tenants.acme]\nclient_id="x"', {}, r"tenants\.acme\.domain: is missing"),
+    "no credential": (
+        '[tenants.acme]\ndomain="a.b"\nclient_id="x"',
+        {},
+        r"tenants\.acme: needs client_secret",
+    ),
+    "a domain with a path": (
+        '[tenants.acme]\ndomain="a.b/c"\nclient_id="x"\nclient_secret="hidden"',
+        {},
+        r"tenants\.acme\.domain: must be a host name",
+    ),
+    "a tenant name that fits no URL": (
+        TENANT.replace("acme", '"A/b"'),
+        {"ACME_SECRET": "x"},
+        "lower case letters",
+    ),
+    "a variable that is not set": (TENANT, {}, r"tenants\.acme\.client_secret: ACME_SECRET is not"),
+    "a file that is not there": ('keyring = "file:nowhere"', {}, "nowhere: No such file"),
+    "broken TOML": ("port = \nhost = 1", {}, r"evergrant\.toml: .*line 1"),
+    "a port that is none": ("port = 99999", {}, "port: "),
+    "a tick of nothing": ("", {"EVERGRANT_TICK": "0"}, r"tick: must be between 0\.05"),
+    "a rehearsal address without its switch": (
+        TENANT + 'base_url = "http://127.0.0.1:1"',
+        {"ACME_SECRET": "x"},
+        "EVERGRANT_ALLOW_LOOPBACK=1",
+    ),
+    "an API key of two parts": ("", {"EVERGRANT_API_KEYS": "a:b"}, "name:secret:scope"),
+    "a configuration that is not there": ("", {"EVERGRANT_CONFIG": "x.toml"}, "not a file"),
+}
+
+
+@pytest.mark.parametrize(("toml", "environ", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_meant_is_refused_with_file_key_and_advice(read, toml, environ, message):
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        read(toml, **environ)
+    assert "hidden" not in str(refused.value)
+    assert refused.value.__cause__ is None or "hidden" not in repr(refused.value.__cause__)
+
+
+def test_a_stray_variable_is_warned_about_with_the_right_name(read):
+    settings = read(EVERGRANT_TIK="3")
+    assert settings.warnings == ("EVERGRANT_TIK is no setting; did you mean EVERGRANT_TICK?",)
+
+
+def test_settings_show_no_secret(read):
+    settings = read(
+        AUTH0_DOMAIN="a.b",
+        AUTH0_CLIENT_ID="abc",
+        AUTH0_CLIENT_SECRET="canary",
+        EVERGRANT_DATABASE_URL="postgresql://u:canary@h/d",
+        EVERGRANT_BROKER_URL="amqp://u:canary@h//",
+        EVERGRANT_API_KEYS="a:canary:*",
+    )
+    assert "canary" not in repr(settings)
