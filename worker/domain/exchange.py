@@ -79,6 +79,14 @@ class Verdict(StrEnum):
     CONFIG_WRONG = "config_wrong"
 
 
+class RevocationVerdict(StrEnum):
+    """What a provider made of a request to revoke. "Deleted here" is never "revoked there"."""
+
+    REVOKED = "revoked"  # done, or the token was dead already
+    TRANSIENT = "transient"  # ask again
+    REFUSED = "refused"  # it will not: tell the person where to do it by hand
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """An answer, judged. `tokens` is set exactly when the verdict is RENEWED."""

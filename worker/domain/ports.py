@@ -20,6 +20,7 @@ from worker.domain.exchange import (
     Limits,
     Outcome,
     Reading,
+    RevocationVerdict,
     Rotation,
     Salvaged,
     WireRequest,
@@ -128,6 +129,29 @@ class Provider(Protocol):
         now: datetime,
     ) -> ImportedExpiry:
         """What Auth0's copy says about expiry: kind, instant; no issue time: due."""
+
+    @property
+    def revocation_effect(self) -> str:
+        """What a revocation ends: "token", "refresh_token", "pair", "grant" (all tokens of this
+        consent), "app" (the whole consent of the user to the client), "" (nothing to ask)."""
+
+    @property
+    def revocation_by_hand(self) -> str:
+        """Where a person ends it without us, as a sentence; "" when not established."""
+
+    def revocation(
+        self,
+        connection: ConnectionConfig,
+        *,
+        access_token: Secret | None,
+        refresh_token: Secret | None,
+        now: datetime,
+    ) -> WireRequest | None:
+        """The request that ends the consent upstream; None: the provider offers none, or the
+        token that it wants is not held. Raises: ConfigurationError naming the missing option."""
+
+    def read_revocation(self, answer: Answered) -> RevocationVerdict:
+        """Judge the answer to a revocation. Never raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
