@@ -125,3 +125,8 @@ class Claim:
     suspect_since: datetime | None
     earlier: EarlierAttempt | None
     family: int
+    next_generation: int  # the number reserved for the tokens this attempt brings
+    logged_in_at: datetime  # when the family began; absolute ends count from here
+    refresh_expires_at: datetime | None
+    pulled_at: datetime | None  # when Auth0's copy was last re-read on suspicion
+    last_error: str | None  # code of the failure before

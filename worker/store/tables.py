@@ -68,8 +68,9 @@ class GrantRow(Base):
     __table_args__ = (
         UniqueConstraint("tenant", "connection", "identity_user_id", "part", name="uq_grants_key"),
         Index(
-            "ix_grants_due",
+            "ix_grants_due",  # tenant before time: one tenant's backlog hides no other's
             "provider",
+            "tenant",
             "due_at",
             postgresql_where=text("due_at IS NOT NULL"),
             sqlite_where=text("due_at IS NOT NULL"),
@@ -81,6 +82,14 @@ class GrantRow(Base):
             unique=True,
             postgresql_where=text("rt_fp IS NOT NULL"),
             sqlite_where=text("rt_fp IS NOT NULL"),
+        ),
+        Index(
+            "ix_grants_suspect",  # small: who was refused lately, for the brake (I8)
+            "tenant",
+            "connection",
+            "suspect_since",
+            postgresql_where=text("suspect_since IS NOT NULL"),
+            sqlite_where=text("suspect_since IS NOT NULL"),
         ),
         Index("ix_grants_user", "tenant", "user_id"),
         {"postgresql_with": {"fillfactor": "70"}},
@@ -101,6 +110,9 @@ class GrantRow(Base):
     alias_of: Mapped[UUID | None]  # holds the very refresh token of that grant (C18)
 
     generation: Mapped[int]  # link in the chain, counts over all families; starts at 0
+    # highest number ever given to tokens of this grant: current, candidate, or awaited by a claim.
+    # Whoever seals new tokens takes greatest(last_generation, generation) + 1 and stores it here.
+    last_generation: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     family: Mapped[int]  # counts logins that brought a never-seen refresh token
     access_token: Mapped[bytes | None]  # sealed
     refresh_token: Mapped[bytes | None]  # sealed
