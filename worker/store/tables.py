@@ -54,6 +54,7 @@ class ConnectionRow(Base):
     stopped: Mapped[str | None]  # why nothing of this connection is renewed; NULL: open
     stopped_at: Mapped[datetime | None]
     brake_until: Mapped[datetime | None]  # verdicts held after a mass of refusals (I8)
+    problems: Mapped[str | None]  # codes, space separated: what an admin has to mend at Auth0
     deleted_at: Mapped[datetime | None]
 
 
@@ -149,6 +150,7 @@ class GrantRow(Base):
     pull_fence: Mapped[int]
     upstream_rt_fp: Mapped[bytes | None]  # of Auth0's copy, as last seen
     upstream_at_fp: Mapped[bytes | None]
+    upstream_login: Mapped[str | None]  # user id, logins and last login, as last seen (M8)
     pulled_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     tombstoned_at: Mapped[datetime | None]
