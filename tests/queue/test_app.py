@@ -1,0 +1,65 @@
+"""The settings that keep messages from being lost, doubled, read or forged, per broker."""
+
+import pytest
+
+from worker.queue.app import celery_app, queue_of, worker_arguments
+from worker.settings import load
+
+BROKERS = {
+    "rabbitmq": "amqp://guest:guest@127.0.0.1//",
+    "redis": "redis://127.0.0.1/0",
+    "files": "embedded",
+    "memory": "memory://",
+}
+
+
+@pytest.fixture(params=BROKERS.values(), ids=BROKERS)
+def app(request, tmp_path):
+    settings = load({"EVERGRANT_BROKER_URL": request.param}, directory=tmp_path)
+    return celery_app(settings, ["github", "waad"])
+
+
+def test_messages_are_json_acknowledged_late_and_leave_no_result(app):
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+    assert app.conf.task_ignore_result
+    assert app.conf.result_backend is None
+
+
+def test_each_provider_has_a_queue_of_its_own(app):
+    assert [queue.name for queue in app.conf.task_queues] == [
+        "events",
+        "upkeep",
+        "renew.github",
+        "renew.waad",
+    ]
+    assert queue_of("renew.github") == "renew.github"
+    assert queue_of("events.process") == "events"
+    assert queue_of("upkeep.purge") == "upkeep"
+
+
+def test_rabbitmq_confirms_and_keeps_quorum_queues(tmp_path):
+    settings = load({"EVERGRANT_BROKER_URL": BROKERS["rabbitmq"]}, directory=tmp_path)
+    app = celery_app(settings, ["github"])
+    assert app.conf.broker_transport_options["confirm_publish"]
+    assert all(q.queue_arguments == {"x-queue-type": "quorum"} for q in app.conf.task_queues)
+
+
+def test_a_silent_redis_cannot_hang_a_publisher(tmp_path):
+    settings = load({"EVERGRANT_BROKER_URL": BROKERS["redis"]}, directory=tmp_path)
+    options = celery_app(settings, []).conf.broker_transport_options
+    assert options["socket_timeout"]
+    assert options["socket_connect_timeout"]
+
+
+def test_polling_brokers_hand_over_many_messages_a_poll(tmp_path):
+    app = celery_app(load({}, directory=tmp_path), [])
+    assert app.conf.worker_prefetch_multiplier >= 16
+    assert 0.1 <= app.conf.broker_transport_options["polling_interval"] <= 0.2
+
+
+def test_a_worker_neither_gossips_nor_mingles():
+    arguments = worker_arguments(concurrency=4, queues=["events"])
+    assert {"--without-gossip", "--without-mingle", "--pool=threads"} <= set(arguments)
+    assert "--queues=events" in arguments

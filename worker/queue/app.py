@@ -1,0 +1,163 @@
+"""The Celery application: one set of settings for all brokers, and one for each.
+
+Sources: https://docs.celeryq.dev/en/stable/userguide/configuration.html and
+https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/ ; the choices were
+measured under kill -9 of workers and broker (docs/operating.md tells which and why).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from kombu.entity import Exchange, Queue
+from kombu.transport import TRANSPORT_ALIASES
+
+from worker.settings import Settings
+
+EVENTS, UPKEEP = "events", "upkeep"
+EXPIRES = 60  # seconds; a hint that waited longer is superseded by a later tick's
+
+_WORK = "evergrant.work"
+_VISIBILITY = 300  # seconds; the shortest of all processes on one Redis wins, so it is fixed
+
+
+def queue_of(task: str) -> str:
+    """The queue a task travels in: each provider has its own, so none waits behind another."""
+    if task.startswith("renew."):
+        return task
+    return EVENTS if task.startswith("events.") else UPKEEP
+
+
+def queue_names(entries: Iterable[str]) -> list[str]:
+    return [EVENTS, UPKEEP, *(f"renew.{entry}" for entry in entries)]
+
+
+def celery_app(settings: Settings, entries: Iterable[str]) -> Celery:
+    """The application for these settings; `entries` are the catalogue's names."""
+    app = Celery("evergrant", broker=settings.broker_url, set_as_current=False)
+    app.conf.update(_common(settings))
+    app.conf.update(_for_broker(settings))
+    app.conf.task_queues = [_queue(name, app.conf) for name in queue_names(entries)]
+    app.conf.task_routes = (_route,)
+    return app
+
+
+def _route(name: str, *_rest: Any, **_more: Any) -> dict[str, str]:
+    queue = queue_of(name)
+    return {"queue": queue, "routing_key": queue}
+
+
+def _queue(name: str, conf: Any) -> Queue:
+    exchange = Exchange(_WORK, type="direct", durable=True)
+    arguments = {"x-queue-type": "quorum"} if conf.task_default_queue_type == "quorum" else None
+    return Queue(name, exchange, routing_key=name, durable=True, queue_arguments=arguments)
+
+
+def _common(settings: Settings) -> Mapping[str, Any]:
+    return {
+        "task_serializer": "json",
+        "accept_content": ["json"],  # a pickle or yaml body is refused unread
+        "task_ignore_result": True,  # the store holds what came of it
+        "result_backend": None,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,  # without it late ack still loses on kill -9
+        "task_default_queue": UPKEEP,
+        "task_create_missing_queues": False,  # a forged name opens no queue
+        "task_send_sent_event": False,  # makes a metrics label of every publisher's pid
+        "worker_send_task_events": True,  # cheap here: a task is a batch, not a token
+        "worker_pool": "threads",
+        "worker_concurrency": settings.concurrency,
+        "worker_prefetch_multiplier": 1,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # Exchanges under way are never cut: they may hold the only copy of a rotated token. On
+        # SIGTERM the engine takes no new claims and the worker waits for the rest.
+        "worker_soft_shutdown_timeout": 150,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_remote_control": True,
+        "worker_log_color": False,
+        "broker_connection_retry": True,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a broker that comes back finds us waiting
+        "broker_connection_timeout": 4,
+        "broker_channel_error_retry": True,  # else RabbitMQ's consumer_timeout ends the process
+        "broker_pool_limit": 10,
+        "beat_scheduler": "worker.tasks.beat:StoreScheduler",
+        "beat_max_loop_interval": settings.tick.total_seconds(),
+        "timezone": "UTC",
+    }
+
+
+def _for_broker(settings: Settings) -> Mapping[str, Any]:
+    scheme = settings.broker_url.split(":", 1)[0].split("+", 1)[0]
+    if scheme in ("amqp", "amqps", "pyamqp"):
+        return _rabbitmq()
+    if scheme in ("redis", "rediss"):
+        return _redis()
+    if scheme == "filesystem":
+        return _files(settings.data_dir / "queue")
+    return {"broker_transport_options": {"polling_interval": 0.1}, "worker_prefetch_multiplier": 16}
+
+
+def _rabbitmq() -> Mapping[str, Any]:
+    return {
+        "task_default_queue_type": "quorum",
+        "task_create_missing_queue_type": "quorum",
+        # Without confirms a killed broker loses what it had not written yet.
+        "broker_transport_options": {"confirm_publish": True},
+    }
+
+
+def _redis() -> Mapping[str, Any]:
+    return {
+        "broker_transport_options": {
+            "visibility_timeout": _VISIBILITY,
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            # redis-py waits for ever by default: a silent server would hang every publisher
+            "socket_timeout": 10,
+            "socket_connect_timeout": 4,
+            "socket_keepalive": True,
+            "health_check_interval": 15,
+            "global_keyprefix": "evergrant:",
+            "priority_steps": [0],  # one list per queue instead of four in every BRPOP
+        },
+    }
+
+
+def _files(folder: Path) -> Mapping[str, Any]:
+    TRANSPORT_ALIASES["filesystem"] = "worker.queue.files:Transport"
+    messages, control = folder / "messages", folder / "control"
+    for path in (messages, control, folder / "taken"):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return {
+        "broker_transport_options": {
+            "data_folder_in": str(messages),
+            "data_folder_out": str(messages),
+            "control_folder": str(control),
+            "processed_folder": str(folder / "taken"),
+            "polling_interval": 0.15,
+        },
+        # A polling transport hands over one prefetch window per poll.
+        "worker_prefetch_multiplier": 16,
+    }
+
+
+def worker_arguments(*, concurrency: int, queues: Iterable[str] = (), name: str = "") -> list[str]:
+    """The arguments of `celery worker` that belong to this product."""
+    chosen = ",".join(queues)
+    return [
+        "worker",
+        "--pool=threads",
+        f"--concurrency={concurrency}",
+        "--without-gossip",  # both only cost messages here
+        "--without-mingle",
+        "--task-events",
+        f"--hostname={name or f'evergrant-{os.getpid()}'}@%h",
+        "--loglevel=INFO",
+        *([f"--queues={chosen}"] if chosen else []),
+    ]
