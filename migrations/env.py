@@ -1,28 +1,43 @@
-"""Runs the migrations on the database of EVERGRANT_DATABASE_URL, or on a connection handed in."""
+"""Runs the migrations on the database of EVERGRANT_DATABASE_URL, or on a connection handed in.
+
+While nothing has been released there is one generated migration, made anew whenever tables.py
+changes (afterwards: one new revision per change, never an edit of an old one):
+
+    rm migrations/versions/0001_*.py
+    mv migrations/versions/0002_*.py /tmp/           # it alters a table of the one before
+    EVERGRANT_DATABASE_URL=sqlite:////tmp/empty.db \
+        alembic revision --autogenerate --rev-id 0001 -m "initial tables"
+    mv /tmp/0002_*.py migrations/versions/
+
+`make migration-initial` does just that.
+"""
 
 from __future__ import annotations
 
 from alembic import context
+from sqlalchemy import Connection
 
+from worker.store.migrate import lock
 from worker.store.tables import Base
 
 
 def run() -> None:
+    """`worker.store.migrate` hands its own connection in; `alembic` by hand opens one."""
     connection = context.config.attributes.get("connection")
     if connection is not None:
         _migrate(connection)
         return
     from worker.settings import database_url
-    from worker.store.engine import open_engine
+    from worker.store.engine import open_engine, writing
 
-    with open_engine(database_url()).connect().execution_options(writes=True) as opened:
+    with writing(open_engine(database_url())) as opened:
+        lock(opened)
         _migrate(opened)
-        opened.commit()
 
 
-def _migrate(connection: object) -> None:
+def _migrate(connection: Connection) -> None:
     context.configure(
-        connection=connection,  # type: ignore[arg-type]  # alembic types it as Optional[Connection]
+        connection=connection,
         target_metadata=Base.metadata,
         render_as_batch=True,
         compare_type=True,

@@ -1,0 +1,11 @@
+"""Seals tokens and secrets, opens them again, and keeps the keys that do so.
+
+AES-256-GCM of `cryptography`; a random data key per grant and kind, wrapped by the keyring. Only
+ciphers, keys and their files come in here: no database, no network, no environment.
+"""
+
+from worker.vault.aes import AesVault
+from worker.vault.keyring import Keyring, KeyState, Purpose
+from worker.vault.source import KeyringSource
+
+__all__ = ["AesVault", "KeyState", "Keyring", "KeyringSource", "Purpose"]

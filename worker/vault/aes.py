@@ -1,0 +1,261 @@
+"""`Vault` over AES-256-GCM, and what its ciphertexts look like.
+
+    sealed token    01 | data key id 4 | nonce 12 | ciphertext and tag
+    wrapped key     02 | keyring key id 4 | data key id 4 | nonce 12 | ciphertext 32 and tag 16
+    sealed config   03 | keyring key id 4 | salt 16 | nonce 12 | ciphertext and tag
+
+Random 96-bit nonces are good for 2^32 messages under one key (NIST SP 800-38D §8.3). Tokens stay
+far below: each grant has data keys of its own, and the keyring's keys wrap only those. Config
+values have a key each, derived by HKDF. Whatever a ciphertext belongs to is its associated data,
+length-prefixed, so that no two bindings read alike.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from worker.domain.errors import ConfigurationError, TamperError
+from worker.domain.grant import Fingerprint, GrantId
+from worker.domain.secret import Secret
+from worker.vault.keyring import KEY_BYTES, Key, Keyring, KeyState, Purpose
+from worker.vault.source import KeyringSource
+
+_TOKEN, _WRAPPED, _CONFIG = b"\x01", b"\x02", b"\x03"
+_ID, _NONCE, _SALT, _TAG = 4, 12, 16, 16
+_WRAPPED_BYTES = 1 + _ID + _ID + _NONCE + KEY_BYTES + _TAG
+_CACHED_KEYS = 8192  # of grants being worked on; some 5 MiB
+_LOOK_EVERY = 1.0  # seconds between looks at the keyring file
+
+
+class AesVault:
+    """Meets `Vault`. Thread-safe. Tests every key it was given when it is made.
+
+    With a `source`, a rotation is noticed within a second, without a restart: that is what lets
+    keys rotate under load.
+    """
+
+    def __init__(self, keyring: Keyring, *, source: KeyringSource | None = None) -> None:
+        self._source = source
+        self._lock = Lock()
+        self._looked_at = time.monotonic()
+        self._unwrapped = lru_cache(_CACHED_KEYS)(self._unwrap)
+        self._take(keyring)
+
+    @classmethod
+    def from_source(
+        cls,
+        address: Path | str,
+        *,
+        purposes: Iterable[Purpose | str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> AesVault:
+        """Over the keyring at `address` (EVERGRANT_KEYRING). Raises: ConfigurationError."""
+        source = KeyringSource(str(address), purposes=purposes, environment=environment)
+        return cls(source.load(), source=source)
+
+    def new_keys(self, tenant: str, grant: GrantId) -> tuple[bytes, bytes]:
+        self._look()
+        access = self._wrap(Purpose.ACCESS, os.urandom(_ID), _new_key(), tenant, grant)
+        refresh = self._wrap(Purpose.REFRESH, os.urandom(_ID), _new_key(), tenant, grant)
+        return access, refresh
+
+    def seal(
+        self, secret: Secret, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
+    ) -> bytes:
+        data_id, cipher = self._data_key(key, tenant, grant, kind)
+        nonce = os.urandom(_NONCE)
+        bound = _bound_token(data_id, tenant, grant, generation, kind)
+        return b"".join((_TOKEN, data_id, nonce, cipher.encrypt(nonce, secret.reveal(), bound)))
+
+    def open(
+        self, sealed: bytes, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
+    ) -> Secret:
+        data_id, cipher = self._data_key(key, tenant, grant, kind)
+        bound = _bound_token(data_id, tenant, grant, generation, kind)
+        nonce, body = sealed[1 + _ID : 1 + _ID + _NONCE], sealed[1 + _ID + _NONCE :]
+        if sealed[: 1 + _ID] != _TOKEN + data_id or len(body) <= _TAG:
+            raise TamperError(f"grant {grant}: sealed under another data key", code="not_ours")
+        try:
+            return Secret(cipher.decrypt(nonce, body, bound))
+        except InvalidTag:
+            raise TamperError(
+                f"grant {grant}: its {kind} of generation {generation} does not open",
+                code="does_not_open",
+            ) from None
+
+    def seal_config(self, secret: Secret, *, scope: str) -> bytes:
+        self._look()
+        key = self._keyring.primary(Purpose.CONFIG)
+        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
+        head = _CONFIG + bytes.fromhex(key.id)
+        body = _config_cipher(key, salt).encrypt(nonce, secret.reveal(), _bound(head, scope))
+        return b"".join((head, salt, nonce, body))
+
+    def open_config(self, sealed: bytes, *, scope: str) -> Secret:
+        head, rest = sealed[: 1 + _ID], sealed[1 + _ID :]
+        salt, nonce, body = rest[:_SALT], rest[_SALT : _SALT + _NONCE], rest[_SALT + _NONCE :]
+        if head[:1] != _CONFIG or len(body) <= _TAG:
+            raise TamperError(f"{scope}: not a sealed value of ours", code="not_ours")
+        cipher = _config_cipher(self._key(head[1:].hex(), Purpose.CONFIG), salt)
+        try:
+            return Secret(cipher.decrypt(nonce, body, _bound(head, scope)))
+        except InvalidTag:
+            raise TamperError(f"{scope}: does not open", code="does_not_open") from None
+
+    def fingerprint(self, token: Secret) -> Fingerprint:
+        key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
+        return Fingerprint(hmac.digest(key, token.reveal(), "sha256")[:16])
+
+    def rewrap(self, wrapped: bytes, *, tenant: str, grant: GrantId) -> bytes:
+        """The same data key under today's primary; unchanged if it is there already."""
+        self._look()
+        key_id = wrapping_key(wrapped)
+        key = self._key(key_id, None)
+        if key.state is KeyState.PRIMARY:
+            return wrapped
+        data_id, material = self._unwrap_bytes(wrapped, tenant, grant, key.purpose)
+        return self._wrap(key.purpose, data_id, material, tenant, grant)
+
+    def reseal_config(self, sealed: bytes, *, scope: str) -> bytes:
+        """The same value under today's primary; unchanged if it is there already."""
+        self._look()
+        if sealing_key(sealed) == self._keyring.primary(Purpose.CONFIG).id:
+            return sealed
+        return self.seal_config(self.open_config(sealed, scope=scope), scope=scope)
+
+    @property
+    def keyring(self) -> Keyring:
+        """As last read."""
+        return self._keyring
+
+    def _data_key(
+        self, wrapped: bytes, tenant: str, grant: GrantId, kind: str
+    ) -> tuple[bytes, AESGCM]:
+        purpose = Purpose.REFRESH if kind == "rt" else Purpose.ACCESS
+        return self._unwrapped(wrapped, tenant, grant, purpose)
+
+    def _unwrap(
+        self, wrapped: bytes, tenant: str, grant: GrantId, purpose: Purpose
+    ) -> tuple[bytes, AESGCM]:
+        data_id, material = self._unwrap_bytes(wrapped, tenant, grant, purpose)
+        return data_id, AESGCM(material)
+
+    def _unwrap_bytes(
+        self, wrapped: bytes, tenant: str, grant: GrantId, purpose: Purpose
+    ) -> tuple[bytes, bytes]:
+        if wrapped[:1] != _WRAPPED or len(wrapped) != _WRAPPED_BYTES:
+            raise TamperError(f"grant {grant}: not a wrapped key of ours", code="not_ours")
+        key = self._key(wrapping_key(wrapped), purpose)
+        head, data_id = wrapped[: 1 + 2 * _ID], wrapped[1 + _ID : 1 + 2 * _ID]
+        nonce, body = wrapped[1 + 2 * _ID :][:_NONCE], wrapped[1 + 2 * _ID + _NONCE :]
+        try:
+            bound = _bound(head, purpose.value, tenant) + grant.bytes
+            return data_id, AESGCM(key.material.reveal()).decrypt(nonce, body, bound)
+        except InvalidTag:
+            raise TamperError(
+                f"grant {grant}: its wrapped key does not open", code="does_not_open"
+            ) from None
+
+    def _wrap(
+        self, purpose: Purpose, data_id: bytes, material: bytes, tenant: str, grant: GrantId
+    ) -> bytes:
+        key = self._keyring.primary(purpose)
+        head, nonce = _WRAPPED + bytes.fromhex(key.id) + data_id, os.urandom(_NONCE)
+        bound = _bound(head, purpose.value, tenant) + grant.bytes
+        body = AESGCM(key.material.reveal()).encrypt(nonce, material, bound)
+        return head + nonce + body
+
+    def _key(self, key_id: str, purpose: Purpose | None) -> Key:
+        """The key of a ciphertext, looked for once more in the file if it is not known."""
+        key = self._keyring.get(key_id) or self._after_a_look(key_id)
+        if key is None or (purpose and key.purpose is not purpose):
+            if purpose:
+                self._keyring.primary(purpose)  # says so if we hold none of that purpose at all
+            raise ConfigurationError(
+                f"no key {key_id} in this keyring: it is the wrong one, or the key was destroyed",
+                code="unknown_key",
+            )
+        if key.state is KeyState.DISABLED:
+            raise ConfigurationError(f"key {key_id} is disabled", code="key_disabled")
+        return key
+
+    def _after_a_look(self, key_id: str) -> Key | None:
+        self._look(now=True)
+        return self._keyring.get(key_id)
+
+    def _look(self, *, now: bool = False) -> None:
+        """Take up a changed keyring file, looking at most once a second."""
+        moment = time.monotonic()
+        if self._source is None or (not now and moment - self._looked_at < _LOOK_EVERY):
+            return
+        with self._lock:
+            self._looked_at = moment
+            if changed := self._source.changed():
+                self._take(changed)
+
+    def _take(self, keyring: Keyring) -> None:
+        for key in keyring.keys:
+            _self_test(key)
+        self._keyring = keyring
+        self._unwrapped.cache_clear()
+
+
+def wrapping_key(wrapped: bytes) -> str:
+    """The id of the keyring key that a wrapped data key needs."""
+    return wrapped[1 : 1 + _ID].hex()
+
+
+def sealing_key(sealed_config: bytes) -> str:
+    """The id of the keyring key that a sealed config value needs."""
+    return sealed_config[1 : 1 + _ID].hex()
+
+
+def _new_key() -> bytes:
+    return AESGCM.generate_key(256)
+
+
+def _bound(head: bytes, *parts: str) -> bytes:
+    encoded = [part.encode() for part in parts]
+    return head + b"".join(len(part).to_bytes(2, "big") + part for part in encoded)
+
+
+def _bound_token(data_id: bytes, tenant: str, grant: GrantId, generation: int, kind: str) -> bytes:
+    name, sort = tenant.encode(), kind.encode()
+    return b"%b%b%b%b%c%b%b" % (
+        _TOKEN,
+        data_id,
+        grant.bytes,
+        generation.to_bytes(8, "big"),
+        len(sort),
+        sort,
+        name,  # last, so it needs no length
+    )
+
+
+def _config_cipher(key: Key, salt: bytes) -> AESGCM:
+    derived = HKDF(SHA256(), KEY_BYTES, salt, b"evergrant config").derive(key.material.reveal())
+    return AESGCM(derived)
+
+
+def _self_test(key: Key) -> None:
+    """Prove that the cipher works with this key here, and refuses what was changed."""
+    cipher, nonce = AESGCM(key.material.reveal()), os.urandom(_NONCE)
+    sealed = cipher.encrypt(nonce, b"self-test", key.id.encode())
+    opened = cipher.decrypt(nonce, sealed, key.id.encode())
+    try:
+        cipher.decrypt(nonce, sealed[:-1] + bytes([sealed[-1] ^ 1]), key.id.encode())
+    except InvalidTag:
+        if opened == b"self-test":
+            return
+    raise ConfigurationError(f"key {key.id} fails its self-test; do not go on", code="self_test")
