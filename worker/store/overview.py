@@ -1,0 +1,171 @@
+"""What is due, and how things stand: the reads of the tick, of `status` and of `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    case,
+    func,
+    or_,
+    select,
+    tuple_,
+)
+
+from worker.domain.grant import ExpiryKind, GrantState
+from worker.store.engine import reading
+from worker.store.tables import ConnectionRow, GrantRow, HostRow, InboxRow, OutboxRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DueLine:
+    """The earliest work of one catalogue entry at one tenant."""
+
+    provider: str
+    tenant: str
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderLine:
+    """The grants of one catalogue entry, counted."""
+
+    provider: str
+    grants: int
+    active: int
+    suspect: int
+    needs_reauth: int
+    quarantined: int
+    unrenewable: int
+    valid: int  # active, and the access token has not ended
+    overdue: int
+    next_due: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLine:
+    """What waits in the inbox or the outbox."""
+
+    waiting: int
+    failed: int
+    oldest_at: datetime | None
+
+
+_GONE = [GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED]
+
+
+class Overview:
+    """Reads only; each answer is as of one moment."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def due(self) -> list[DueLine]:
+        """The earliest due grant per entry and tenant, due already or not.
+
+        Hops over the due index from one (provider, tenant) to the next: as many index lookups as
+        there are pairs, whether there are a hundred grants or a hundred million.
+        """
+        with reading(self._engine) as connection:
+            return list(_hop(connection))
+
+    def events_due(self, now: datetime) -> bool:
+        due = select(InboxRow.id).where(InboxRow.next_at.is_not(None), InboxRow.next_at <= now)
+        free = or_(InboxRow.lease_until.is_(None), InboxRow.lease_until <= now)
+        with reading(self._engine) as connection:
+            return connection.execute(due.where(free).limit(1)).first() is not None
+
+    def notices_due(self, now: datetime) -> bool:
+        due = select(OutboxRow.id).where(OutboxRow.next_at.is_not(None), OutboxRow.next_at <= now)
+        with reading(self._engine) as connection:
+            return connection.execute(due.limit(1)).first() is not None
+
+    def providers(self, now: datetime) -> list[ProviderLine]:
+        """Counts all grants: a scan. For people, and for a scrape that is cached."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_counted(now)).mappings().all()
+        return [ProviderLine(**row) for row in rows]
+
+    def inbox(self) -> QueueLine:
+        return self._queue(InboxRow)
+
+    def outbox(self) -> QueueLine:
+        return self._queue(OutboxRow)
+
+    def stopped_connections(self) -> list[tuple[str, str, str]]:
+        """Tenant, name and why, of each connection taken out of renewal."""
+        query = select(ConnectionRow.tenant, ConnectionRow.name, ConnectionRow.stopped).where(
+            ConnectionRow.stopped.is_not(None), ConnectionRow.deleted_at.is_(None)
+        )
+        with reading(self._engine) as connection:
+            return [(tenant, name, why or "") for tenant, name, why in connection.execute(query)]
+
+    def blocked_hosts(self, now: datetime) -> list[tuple[str, datetime, str]]:
+        query = select(HostRow.host, HostRow.blocked_until, HostRow.why).where(
+            HostRow.blocked_until > now
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).all()
+        return [(host, until, why or "") for host, until, why in rows if until]
+
+    def _queue(self, table: type[InboxRow] | type[OutboxRow]) -> QueueLine:
+        arrived = InboxRow.received_at if table is InboxRow else OutboxRow.created_at
+        waiting = select(func.count(), func.min(arrived)).where(table.next_at.is_not(None))
+        with reading(self._engine) as connection:
+            count, oldest = connection.execute(waiting).one()
+            failed = 0
+            if table is InboxRow:
+                bad = select(func.count()).where(InboxRow.state.in_(["failed", "unreadable"]))
+                failed = connection.execute(bad).scalar_one()
+        return QueueLine(waiting=count, failed=failed, oldest_at=oldest)
+
+
+def _hop(connection: Connection) -> Iterator[DueLine]:
+    place = (GrantRow.provider, GrantRow.tenant)
+    query = (
+        select(*place, GrantRow.due_at)
+        .where(GrantRow.due_at.is_not(None))
+        .order_by(*place, GrantRow.due_at)
+        .limit(1)
+    )
+    row = connection.execute(query).first()
+    while row is not None:
+        provider, tenant, due_at = row
+        assert due_at is not None  # by the WHERE
+        yield DueLine(provider=provider, tenant=tenant, due_at=due_at)
+        beyond = tuple_(*place) > tuple_(provider, tenant)
+        row = connection.execute(query.where(beyond)).first()
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+
+
+def _counted(now: datetime) -> Select[*tuple[Any, ...]]:
+    state = GrantRow.state
+    alive = state.in_([GrantState.ACTIVE, GrantState.SUSPECT])
+    unended = (GrantRow.expiry != ExpiryKind.AT) | (GrantRow.expires_at > now)
+    return (
+        select(
+            GrantRow.provider.label("provider"),
+            func.count().label("grants"),
+            _count(state == GrantState.ACTIVE).label("active"),
+            _count(state == GrantState.SUSPECT).label("suspect"),
+            _count(state == GrantState.NEEDS_REAUTH).label("needs_reauth"),
+            _count(state == GrantState.QUARANTINED).label("quarantined"),
+            _count(GrantRow.renewable.is_(False)).label("unrenewable"),
+            _count(alive & unended).label("valid"),
+            _count(GrantRow.due_at < now).label("overdue"),
+            func.min(GrantRow.due_at).label("next_due"),
+        )
+        .where(state.not_in(_GONE))
+        .group_by(GrantRow.provider)
+        .order_by(GrantRow.provider)
+    )
