@@ -90,6 +90,7 @@ def upgrade() -> None:
         sa.Column("stopped", sa.Text(), nullable=True),
         sa.Column("stopped_at", types.Instant(timezone=True), nullable=True),
         sa.Column("brake_until", types.Instant(timezone=True), nullable=True),
+        sa.Column("problems", sa.Text(), nullable=True),
         sa.Column("deleted_at", types.Instant(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("tenant", "name"),
     )
@@ -133,6 +134,7 @@ def upgrade() -> None:
         sa.Column("renewable", sa.Boolean(), nullable=False),
         sa.Column("alias_of", sa.Uuid(), nullable=True),
         sa.Column("generation", sa.BigInteger(), nullable=False),
+        sa.Column("last_generation", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("family", sa.BigInteger(), nullable=False),
         sa.Column("access_token", sa.LargeBinary(), nullable=True),
         sa.Column("refresh_token", sa.LargeBinary(), nullable=True),
@@ -166,6 +168,7 @@ def upgrade() -> None:
         sa.Column("pull_fence", sa.BigInteger(), nullable=False),
         sa.Column("upstream_rt_fp", sa.LargeBinary(), nullable=True),
         sa.Column("upstream_at_fp", sa.LargeBinary(), nullable=True),
+        sa.Column("upstream_login", sa.Text(), nullable=True),
         sa.Column("pulled_at", types.Instant(timezone=True), nullable=True),
         sa.Column("created_at", types.Instant(timezone=True), nullable=False),
         sa.Column("tombstoned_at", types.Instant(timezone=True), nullable=True),
@@ -178,10 +181,17 @@ def upgrade() -> None:
     with op.batch_alter_table("grants", schema=None) as batch_op:
         batch_op.create_index(
             "ix_grants_due",
-            ["provider", "due_at"],
+            ["provider", "tenant", "due_at"],
             unique=False,
             postgresql_where=sa.text("due_at IS NOT NULL"),
             sqlite_where=sa.text("due_at IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "ix_grants_suspect",
+            ["tenant", "connection", "suspect_since"],
+            unique=False,
+            postgresql_where=sa.text("suspect_since IS NOT NULL"),
+            sqlite_where=sa.text("suspect_since IS NOT NULL"),
         )
         batch_op.create_index("ix_grants_user", ["tenant", "user_id"], unique=False)
         batch_op.create_index(
@@ -343,6 +353,11 @@ def downgrade() -> None:
             sqlite_where=sa.text("rt_fp IS NOT NULL"),
         )
         batch_op.drop_index("ix_grants_user")
+        batch_op.drop_index(
+            "ix_grants_suspect",
+            postgresql_where=sa.text("suspect_since IS NOT NULL"),
+            sqlite_where=sa.text("suspect_since IS NOT NULL"),
+        )
         batch_op.drop_index(
             "ix_grants_due",
             postgresql_where=sa.text("due_at IS NOT NULL"),
