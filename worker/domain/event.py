@@ -15,6 +15,7 @@ class Trigger(StrEnum):
     USER_DELETED = "user_deleted"
     CONNECTION_CHANGED = "connection_changed"
     SYNC = "sync"
+    TENANT_WARNED = "tenant_warned"  # Auth0 names a limit or a deprecation that concerns us
     GRANT_RENEWED = "grant_renewed"
     GRANT_NEEDS_LOGIN = "grant_needs_login"
     GRANT_REVOKED = "grant_revoked"

@@ -1,0 +1,190 @@
+"""What a handler is given: the event, and what it may do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
+
+import structlog
+
+from worker.actions.collaborators import Collaborators, Settings
+from worker.domain.errors import NotFoundError
+from worker.domain.event import Event
+from worker.domain.ports import Notice
+from worker.domain.secret import Secret
+
+_log = structlog.get_logger("worker.actions")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionEvent:
+    """What happened. Ids as told by the tenant: look things up, do not believe them (I22)."""
+
+    trigger: str  # "login", "user_changed", …
+    tenant: str
+    id: str  # unique per tenant and source
+    source: str  # "logs", "events", "actions", "queue", "poll", "cli", "ourselves"
+    occurred_at: datetime | None
+    user_id: str | None
+    connection: str | None  # name
+    connection_id: str | None
+    strategy: str | None
+    identity_user_id: str | None
+    detail: Mapping[str, str]  # "reason", "grant", "code", …
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+
+
+class PostponedError(Exception):
+    """The handler wants to be run again, and nothing has failed."""
+
+    def __init__(self, why: str, after: timedelta) -> None:
+        super().__init__(why)
+        self.why = why
+        self.after = after
+
+
+class Spacing:
+    """When each subject was last pulled by this process; a burst is then one or two pulls."""
+
+    def __init__(self, gap: timedelta, *, remembered: int = 10_000) -> None:
+        self._gap = gap.total_seconds()
+        self._remembered = remembered
+        self._began: dict[tuple[str, str], float] = {}
+
+    def begin(self, subject: tuple[str, str], now: float) -> None:
+        """Raises: PostponedError while the last pull of the subject is too young."""
+        wait = self._began.get(subject, float("-inf")) + self._gap - now
+        if wait > 0:
+            raise PostponedError("pulled a moment ago", timedelta(seconds=wait))
+        self._began.pop(subject, None)
+        self._began[subject] = now
+        if len(self._began) > self._remembered:
+            self._began.pop(next(iter(self._began)))  # the longest not pulled
+
+
+class Pulls:
+    """The pulls of one batch: each subject once, for all events that were there before it."""
+
+    def __init__(self, collaborators: Collaborators, settings: Settings, spacing: Spacing) -> None:
+        self._with = collaborators
+        self._settings = settings
+        self._spacing = spacing
+        self._done: dict[tuple[str, str], bool] = {}
+
+    async def user(self, tenant: str, user_id: str) -> bool:
+        """True: the user is there, read and merged. Raises: TransientError, PostponedError."""
+        return await self._once(
+            (tenant, f"user:{user_id}"), lambda: self._with.pull.user(tenant, user_id)
+        )
+
+    async def connection(self, tenant: str, name: str) -> bool:
+        return await self._once(
+            (tenant, f"connection:{name}"), lambda: self._with.pull.connection(tenant, name)
+        )
+
+    async def _once(self, subject: tuple[str, str], pull: Callable[[], Awaitable[None]]) -> bool:
+        if subject not in self._done:
+            self._spacing.begin(subject, self._with.clock.monotonic())
+            try:
+                await pull()
+                self._done[subject] = True
+            except NotFoundError:  # deleted, or linked away: an ordinary answer
+                self._done[subject] = False
+        return self._done[subject]
+
+
+class Api:
+    """What a handler may do. Everything else it does on its own account."""
+
+    def __init__(
+        self,
+        event: Event,
+        *,
+        action: str,
+        memory: MutableMapping[str, Any],
+        pulls: Pulls,
+        collaborators: Collaborators,
+        settings: Settings,
+    ) -> None:
+        self._event = event
+        self._action = action
+        self._pulls = pulls
+        self._with = collaborators
+        self._settings = settings
+        self.memory = memory
+        """A small JSON table of this handler's own, kept between tries of this event."""
+
+    async def pull_user(self, user_id: str | None = None) -> bool:
+        """Read the user at Auth0 and merge the tokens; False: there is no such user.
+
+        Of the event's user unless another is named. Events that arrived together share one read.
+        """
+        user_id = user_id or self._event.user_id
+        return user_id is not None and await self._pulls.user(self._event.tenant, user_id)
+
+    async def pull_connection(self, name: str | None = None) -> bool:
+        """Read the connection at Auth0 anew: options, secrets, admin tokens; False: gone."""
+        name = name or self._event.connection or await self._name_of(self._event.connection_id)
+        return name is not None and await self._pulls.connection(self._event.tenant, name)
+
+    async def drop_user(self, user_id: str | None = None) -> bool:
+        """End the user's grants, if Auth0 says twice, some time apart, that the user is gone.
+
+        True: they are ended. False: the user lives, and was read anew. Between the two reads the
+        handler is run again later; nothing before this call should be repeated blindly.
+        """
+        tenant, user_id = self._event.tenant, user_id or self._event.user_id
+        if not user_id:
+            return False
+        if await self._pulls.user(tenant, user_id):
+            self.memory.pop("missing_since", None)
+            return False
+        self._confirm_later_unless_confirmed()
+        await self._with.forget(tenant, user_id)
+        return True
+
+    def _confirm_later_unless_confirmed(self) -> None:
+        now = self._with.clock.now()
+        since = self.memory.setdefault("missing_since", now.isoformat())
+        wait = datetime.fromisoformat(since) + self._settings.confirm_deletion_after - now
+        if wait > timedelta(0):
+            raise PostponedError("gone at the first look; looking again", wait)
+
+    async def notify(self, kind: str, reason: str = "") -> None:
+        """Tell apps and operators, once per event and kind; by exchange and signed webhook."""
+        notice = Notice(
+            tenant=self._event.tenant,
+            kind=kind,
+            episode=f"{kind}:{self._event.source}:{self._event.delivery_id}",
+            user_id=self._event.user_id,
+            reason=reason,
+        )
+        await self._with.offload(self._with.tell, [notice])
+
+    async def brake(self) -> None:
+        """Slow our own requests to the tenant for a minute: it has named its limit."""
+        await self._with.offload(
+            self._with.brake, self._event.tenant, for_=self._settings.brake_for
+        )
+
+    def again(self, why: str, *, after: float) -> NoReturn:
+        """Be run again in `after` seconds at the soonest; counts as no failure."""
+        raise PostponedError(why, timedelta(seconds=after))
+
+    def again_when_complete(self) -> NoReturn:
+        """Be run again once the login that an Action told of is surely complete."""
+        raise PostponedError("waits for the login to complete", self._settings.look_again_after)
+
+    def log(self, message: str, **fields: Any) -> None:
+        """One line in the worker's log, with the event's tenant and this action's name."""
+        _log.info(message, tenant=self._event.tenant, action=self._action, **fields)
+
+    async def _name_of(self, connection_id: str | None) -> str | None:
+        """The name of a connection told by id; a new one's id stands for it, the puller knows."""
+        if connection_id is None:
+            return None
+        tenant = self._event.tenant
+        name = await self._with.offload(self._with.connection_name, tenant, connection_id)
+        return name or connection_id

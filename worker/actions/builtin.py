@@ -1,0 +1,69 @@
+"""The actions that come with the worker: they are its work."""
+
+from __future__ import annotations
+
+from worker.actions.api import ActionEvent, Api
+from worker.actions.binding import Action, Handler
+from worker.domain.event import Source, Trigger
+
+_PULL_TIMEOUT = 40.0  # seconds; a pull waits for the tenant's request budget
+
+
+async def pull_user(event: ActionEvent, api: Api) -> None:
+    """Read the user's tokens at Auth0."""
+    await api.pull_user()
+
+
+async def look_again(event: ActionEvent, api: Api) -> None:
+    """An Action runs before the login is complete, so its tokens may not have been there yet."""
+    if event.source != Source.ACTIONS:
+        return
+    if not api.memory.get("waited"):
+        api.memory["waited"] = True
+        api.again_when_complete()
+    await api.pull_user()
+
+
+async def pull_connection(event: ActionEvent, api: Api) -> None:
+    """Read the connection anew: its client may be another, its options or consent gone."""
+    await api.pull_connection()
+
+
+async def drop_user(event: ActionEvent, api: Api) -> None:
+    """End a deleted user's grants, if the user is gone indeed."""
+    if await api.drop_user():
+        api.log("user_dropped", user_id=event.user_id)
+
+
+async def heed_warning(event: ActionEvent, api: Api) -> None:
+    """Slow down at a limit; tell the operator of a deprecation."""
+    code = event.detail.get("code", "")
+    if code.startswith("api_limit"):
+        await api.brake()
+    else:
+        await api.notify("auth0_deprecation", reason=code)
+
+
+def built_in() -> list[Action]:
+    """All of them, bound."""
+    return [
+        _bound(pull_user, Trigger.LOGIN, 10),
+        _bound(look_again, Trigger.LOGIN, 20),
+        _bound(pull_user, Trigger.USER_CHANGED, 10),
+        _bound(drop_user, Trigger.USER_DELETED, 10),
+        _bound(pull_connection, Trigger.CONNECTION_CHANGED, 10),
+        _bound(pull_connection, Trigger.SYNC, 10),
+        _bound(heed_warning, Trigger.TENANT_WARNED, 10),
+    ]
+
+
+def _bound(run: Handler, trigger: Trigger, position: int) -> Action:
+    name: str = getattr(run, "__name__", "")
+    return Action(
+        name=name,
+        trigger=trigger,
+        run=run,
+        position=position,
+        timeout=_PULL_TIMEOUT,
+        built_in=True,
+    )

@@ -1,0 +1,51 @@
+"""Whom the actions' `api` asks to do things; `bootstrap` brings them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from worker.domain.ports import Clock, Notice, Offload, Pull
+
+
+class Forget(Protocol):
+    """Ends the grants of a user who is gone."""
+
+    async def __call__(self, tenant: str, user_id: str) -> None:
+        """Called only after two reads, some time apart, found no such user.
+
+        Must leave alone a grant whose account is found under another user (linking makes the
+        secondary user vanish). Raises: TransientError.
+        """
+
+
+class Brake(Protocol):
+    """Slows our own requests to a tenant."""
+
+    def __call__(self, tenant: str, *, for_: timedelta) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Times; a rehearsal shortens them."""
+
+    confirm_deletion_after: timedelta = timedelta(seconds=30)
+    between_pulls: timedelta = timedelta(seconds=2)  # of one user, by one process
+    brake_for: timedelta = timedelta(seconds=60)
+    # a second look after a login told by an Action, which runs before its tokens are readable
+    look_again_after: timedelta = timedelta(seconds=20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collaborators:
+    """Everything behind `api`."""
+
+    pull: Pull
+    forget: Forget
+    tell: Callable[[Sequence[Notice]], None]  # into the outbox; blocking
+    connection_name: Callable[[str, str], str | None]  # (tenant, connection id) → name; blocking
+    brake: Brake
+    clock: Clock
+    offload: Offload

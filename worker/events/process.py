@@ -1,0 +1,180 @@
+"""Working the inbox off: claim, run the bound actions, write down how far each one came."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Coroutine, Sequence
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from worker.domain.ports import Clock, Offload
+from worker.events.backoff import settlement
+from worker.events.ports import Actions, Inbox, Limits
+from worker.monitoring.metrics import EVENT_LATENCY, EVENTS
+from worker.store.inbox import ClaimedEvent, Settlement
+
+_log = structlog.get_logger(__name__)
+
+_SETTLE_EVERY = 1.0  # seconds of work that a crash may repeat
+_LEASE_MARGIN = timedelta(seconds=30)  # one action's time-out and some
+_LOOK_AGAIN = 0.2  # seconds, while subjects are under way and nothing new can be claimed
+
+Subject = tuple[str, str]
+
+
+class Processor:
+    """Runs the actions of inbox rows, coalesced by subject: the user or connection looked at.
+
+    All rows of one subject that were claimed together share one batch, so that a thousand events
+    about one user are one pull. Subjects run side by side, a bounded number per tenant.
+    """
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        actions: Actions,
+        clock: Clock,
+        offload: Offload,
+        limits: Limits | None = None,
+    ) -> None:
+        self._inbox = inbox
+        self._actions = actions
+        self._clock = clock
+        self._offload = offload
+        self._limits = limits or Limits()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin nothing more; what is under way ends."""
+        self._stopping = True
+
+    async def process(self, *, budget_seconds: float) -> dict[str, int]:
+        """Work until nothing is due or the time is spent; returns rows by how they stand.
+
+        What was claimed and not begun by then is given back. Raises: TransientError when the
+        store is away.
+        """
+        work = _Work(self._clock.monotonic() + budget_seconds)
+        gate = asyncio.Semaphore(self._limits.subjects)
+        gates: dict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(self._limits.subjects_per_tenant)
+        )
+        try:
+            while not self._over(work):
+                claimed = await self._claim(work)
+                for subject, rows in _by_subject(claimed).items():
+                    work.begin(subject[0], self._subject(rows, work, gate, gates[subject[0]]))
+                if not claimed and not work.running:
+                    break
+                if not claimed:
+                    await asyncio.wait(
+                        work.running, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED
+                    )
+        finally:
+            if work.running:
+                await asyncio.wait(work.running)
+        if work.broken:
+            raise work.broken
+        return dict(work.counts)
+
+    def _over(self, work: _Work) -> bool:
+        return self._stopping or work.broken is not None or self._clock.monotonic() >= work.deadline
+
+    async def _claim(self, work: _Work) -> list[ClaimedEvent]:
+        busy = [t for t, n in work.tenants.items() if n >= self._limits.subjects_per_tenant]
+        return await self._offload(
+            self._inbox.claim,
+            now=self._clock.now(),
+            lease_for=self._limits.lease_for,
+            limit=self._limits.rows,
+            without=busy,
+        )
+
+    async def _subject(
+        self,
+        rows: list[ClaimedEvent],
+        work: _Work,
+        gate: asyncio.Semaphore,
+        tenant_gate: asyncio.Semaphore,
+    ) -> None:
+        async with tenant_gate, gate:
+            try:
+                await self._run(rows, work)
+            except Exception as error:  # mostly the store; leases end, and others take the rows
+                work.broken = error
+
+    async def _run(self, rows: list[ClaimedEvent], work: _Work) -> None:
+        batch = self._actions.batch()
+        done: list[Settlement] = []
+        settled_at = self._clock.monotonic()
+        for index, claimed in enumerate(rows):
+            if self._over(work) or claimed.lease_until - self._clock.now() < _LEASE_MARGIN:
+                await self._offload(self._inbox.release, rows[index:])
+                break
+            run = await batch.run(claimed.event, claimed.progress)
+            spread = random.random()  # noqa: S311  # spreads retries, guards nothing
+            limit = self._limits.attempts
+            done.append(
+                settlement(claimed, run, now=self._clock.now(), spread=spread, attempts=limit)
+            )
+            if self._clock.monotonic() - settled_at >= _SETTLE_EVERY:
+                await self._settle(done, work)
+                done, settled_at = [], self._clock.monotonic()
+        await self._settle(done, work)
+
+    async def _settle(self, done: Sequence[Settlement], work: _Work) -> None:
+        if not done:
+            return
+        now = self._clock.now()
+        await self._offload(self._inbox.settle, done, now=now)
+        for one in done:
+            outcome = "retry" if one.state == "new" else one.state
+            event = one.claimed.event
+            work.counts[outcome] += 1
+            EVENTS.labels(event.source.value, event.trigger.value, outcome).inc()
+            if outcome == "done":
+                EVENT_LATENCY.observe((now - one.claimed.received_at).total_seconds())
+            elif outcome == "failed":
+                _log.warning(
+                    "event_failed", tenant=event.tenant, event=one.claimed.id, why=one.error
+                )
+
+
+class _Work:
+    """What one call of `process` has in hand."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.running: set[asyncio.Task[None]] = set()
+        self.tenants: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.broken: Exception | None = None
+
+    def begin(self, tenant: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self.running.add(task)
+        self.tenants[tenant] += 1
+        task.add_done_callback(lambda ended: self._end(tenant, ended))
+
+    def _end(self, tenant: str, task: asyncio.Task[None]) -> None:
+        self.running.discard(task)
+        self.tenants[tenant] -= 1
+
+
+def _by_subject(claimed: Sequence[ClaimedEvent]) -> dict[Subject, list[ClaimedEvent]]:
+    subjects: dict[Subject, list[ClaimedEvent]] = defaultdict(list)
+    for row in claimed:
+        subjects[_subject_of(row)].append(row)
+    return subjects
+
+
+def _subject_of(row: ClaimedEvent) -> Subject:
+    event = row.event
+    if event.user_id:
+        return event.tenant, f"user:{event.user_id}"
+    return event.tenant, f"connection:{event.connection_id or event.connection or event.trigger}"

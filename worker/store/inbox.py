@@ -1,0 +1,366 @@
+"""The inbox: events as accepted, and how far their actions have come.
+
+An event is a row before its sender hears 2xx. The row holds ids, never a body; only what could
+not be read is kept as it came, cut to 64 KiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import Connection, Engine, Table, bindparam, delete, func, or_, select, update
+
+from worker.domain.event import Event, Source, Trigger
+from worker.store.engine import reading, writing
+from worker.store.tables import InboxRow
+from worker.store.types import to_micros
+
+_inbox = cast(Table, InboxRow.__table__)
+
+_INSERT_POSTGRES = """
+    INSERT INTO inbox (tenant, source, delivery_id, trigger, event, state, progress,
+                       attempts, next_at, received_at)
+    SELECT t, s, d, k, e::json, 'new', '{}', 0, n, %s
+      FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::timestamptz[])
+        AS rows(t, s, d, k, e, n)
+    ON CONFLICT DO NOTHING"""
+_INSERT_SQLITE = """
+    INSERT INTO inbox (received_at, tenant, source, delivery_id, trigger, event, state, progress,
+                       attempts, next_at)
+    VALUES (?, ?, ?, ?, ?, ?, 'new', '{}', 0, ?)
+    ON CONFLICT DO NOTHING"""
+
+
+class _Stored(msgspec.Struct, omit_defaults=True):
+    """What of an event goes into the `event` column: its ids, absent ones left out."""
+
+    occurred_at: datetime | None = None
+    user_id: str | None = None
+    connection: str | None = None
+    connection_id: str | None = None
+    strategy: str | None = None
+    identity_user_id: str | None = None
+    detail: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedEvent:
+    """An inbox row that is ours until `lease_until`."""
+
+    id: int
+    event: Event
+    progress: Mapping[str, Any]  # action name → "done", or what it failed with
+    attempts: int
+    received_at: datetime
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How a claimed row stands after its actions ran. `next_at` None: nothing more to do."""
+
+    claimed: ClaimedEvent
+    state: str  # "new", "done", "failed"
+    progress: Mapping[str, Any]
+    attempts: int
+    next_at: datetime | None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckEvent:
+    """A row that somebody has to look at."""
+
+    id: int
+    tenant: str
+    source: str
+    trigger: str | None
+    state: str  # "failed", "unreadable", or "new" after a failed attempt
+    attempts: int
+    error: str | None
+    received_at: datetime
+    progress: Mapping[str, Any]
+    event: Mapping[str, Any]
+    raw: bytes | None = field(default=None, repr=False)
+
+
+class InboxRepository:
+    """The `inbox` table. Thread-safe; every method is one short transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, events: Sequence[Event], *, now: datetime, next_at: Sequence[datetime]) -> int:
+        """Insert what is not known yet, in one statement; returns how many were new.
+
+        Sorted by key, so that two batches with the same deliveries cannot wait for each other in
+        a circle.
+        """
+        if not events:
+            return 0
+        rows = sorted(
+            (e.tenant, e.source.value, e.delivery_id, e.trigger.value, _encoded(e), at)
+            for e, at in zip(events, next_at, strict=True)
+        )
+        with writing(self._engine) as connection:
+            return _insert(connection, rows, now)
+
+    def add_unreadable(
+        self, tenant: str, source: Source, rows: Sequence[tuple[str, bytes, str]], *, now: datetime
+    ) -> int:
+        """Keep (delivery id, raw, why) for a human; returns how many were new."""
+        added = 0
+        with writing(self._engine) as connection:
+            for delivery_id, raw, why in sorted(rows):
+                if not _known(connection, tenant, source, delivery_id):
+                    values = {"raw": raw, "state": "unreadable", "error": why, "event": {}}
+                    key = {"tenant": tenant, "source": source.value, "delivery_id": delivery_id}
+                    rest = {"progress": {}, "attempts": 0, "received_at": now}
+                    connection.execute(_inbox.insert(), {**values, **key, **rest})
+                    added += 1
+        return added
+
+    def claim(
+        self, *, now: datetime, lease_for: timedelta, limit: int, without: Sequence[str] = ()
+    ) -> list[ClaimedEvent]:
+        """Lease the longest due rows, oldest first; none of the tenants in `without`."""
+        lease_until = now + lease_for
+        free = or_(_inbox.c.lease_until.is_(None), _inbox.c.lease_until <= now)
+        due = (
+            select(_inbox.c.id)
+            .where(_inbox.c.next_at <= now, free, _inbox.c.tenant.not_in(without))
+            .order_by(_inbox.c.next_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)  # two workers do not wait for each other
+        )
+        lease = (
+            update(_inbox)
+            .where(_inbox.c.id.in_(due))
+            .values(lease_until=lease_until)
+            .returning(*_CLAIMED)
+        )
+        with writing(self._engine) as connection:
+            rows = connection.execute(lease).all()
+        return sorted((_claimed(row) for row in rows), key=lambda claimed: claimed.id)
+
+    def settle(self, settlements: Sequence[Settlement], *, now: datetime) -> int:
+        """Write down how rows stand and free them; a row whose lease is no longer ours stays.
+
+        Returns how many were still ours.
+        """
+        if not settlements:
+            return 0
+        with writing(self._engine) as connection:
+            result = connection.execute(_SETTLE, [_settled(s, now) for s in settlements])
+            return result.rowcount
+
+    def release(self, claimed: Sequence[ClaimedEvent]) -> None:
+        """Give back rows that were not begun."""
+        if claimed:
+            with writing(self._engine) as connection:
+                connection.execute(
+                    _RELEASE, [{"b_id": c.id, "b_lease": c.lease_until} for c in claimed]
+                )
+
+    def stuck(self, *, limit: int = 100) -> list[StuckEvent]:
+        """What failed or could not be read, newest first, and what is being retried."""
+        wanted = or_(
+            _inbox.c.state.in_(("failed", "unreadable")),
+            (_inbox.c.state == "new") & (_inbox.c.attempts > 0),
+        )
+        query = select(*_STUCK).where(wanted).order_by(_inbox.c.received_at.desc()).limit(limit)
+        with reading(self._engine) as connection:
+            return [StuckEvent(**row) for row in connection.execute(query).mappings()]
+
+    def replay(self, ids: Sequence[int] | None, *, now: datetime) -> int:
+        """Let failed rows try again, from the action that failed; None: all of them."""
+        failed = select(_inbox.c.id, _inbox.c.progress).where(_inbox.c.state == "failed")
+        if ids is not None:
+            failed = failed.where(_inbox.c.id.in_(ids))
+        with writing(self._engine) as connection:
+            rows = [
+                {"b_id": id_, "b_progress": {k: v for k, v in progress.items() if v == "done"}}
+                for id_, progress in connection.execute(failed.with_for_update())
+            ]
+            if rows:
+                connection.execute(_REPLAY, [{**row, "b_now": now} for row in rows])
+        return len(rows)
+
+    def raw(self, row_id: int) -> tuple[str, Source, bytes] | None:
+        """Tenant, source and bytes of an unreadable row, to read it again with newer code."""
+        query = select(_inbox.c.tenant, _inbox.c.source, _inbox.c.raw).where(
+            _inbox.c.id == row_id, _inbox.c.state == "unreadable"
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(query).one_or_none()
+        return (row[0], Source(row[1]), row[2]) if row else None
+
+    def discard(self, row_id: int) -> None:
+        """Drop an unreadable row, once it was read after all or is known to be nonsense."""
+        gone = delete(_inbox).where(_inbox.c.id == row_id, _inbox.c.state == "unreadable")
+        with writing(self._engine) as connection:
+            connection.execute(gone)
+
+    def due(self, *, now: datetime) -> bool:
+        """Whether anything waits to be worked off."""
+        free = or_(_inbox.c.lease_until.is_(None), _inbox.c.lease_until <= now)
+        query = select(_inbox.c.id).where(_inbox.c.next_at <= now, free).limit(1)
+        with reading(self._engine) as connection:
+            return connection.execute(query).first() is not None
+
+    def oldest_age(self, *, now: datetime) -> timedelta | None:
+        """How long the oldest event not yet worked off has waited; None: nothing waits."""
+        query = select(func.min(_inbox.c.received_at)).where(_inbox.c.next_at.is_not(None))
+        with reading(self._engine) as connection:
+            oldest: datetime | None = connection.execute(query).scalar_one()
+        return None if oldest is None else now - oldest
+
+    def counts(self) -> dict[str, int]:
+        """Rows by state."""
+        query = select(_inbox.c.state, func.count()).group_by(_inbox.c.state)
+        with reading(self._engine) as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def purge(self, *, before: datetime, limit: int = 5_000) -> int:
+        """Forget rows received before that need nothing more, at most `limit` of them.
+
+        A delivery repeated later than this is an event anew; that costs a pull, no more.
+        Unreadable and failed rows stay until they are replayed or discarded.
+        """
+        old = (
+            select(_inbox.c.id)
+            .where(_inbox.c.received_at < before, _inbox.c.state == "done")
+            .order_by(_inbox.c.received_at)
+            .limit(limit)
+        )
+        with writing(self._engine) as connection:
+            return connection.execute(delete(_inbox).where(_inbox.c.id.in_(old))).rowcount
+
+
+_CLAIMED = (
+    _inbox.c.id,
+    _inbox.c.tenant,
+    _inbox.c.source,
+    _inbox.c.delivery_id,
+    _inbox.c.trigger,
+    _inbox.c.event,
+    _inbox.c.progress,
+    _inbox.c.attempts,
+    _inbox.c.received_at,
+    _inbox.c.lease_until,
+)
+_STUCK = (
+    _inbox.c.id,
+    _inbox.c.tenant,
+    _inbox.c.source,
+    _inbox.c.trigger,
+    _inbox.c.state,
+    _inbox.c.attempts,
+    _inbox.c.error,
+    _inbox.c.received_at,
+    _inbox.c.progress,
+    _inbox.c.event,
+    _inbox.c.raw,
+)
+_OURS = (_inbox.c.id == bindparam("b_id")) & (_inbox.c.lease_until == bindparam("b_lease"))
+_RELEASE = update(_inbox).where(_OURS).values(lease_until=None)
+_REPLAY = (
+    update(_inbox)
+    .where(_inbox.c.id == bindparam("b_id"))
+    .values(
+        state="new",
+        attempts=0,
+        progress=bindparam("b_progress"),
+        next_at=bindparam("b_now"),
+        lease_until=None,
+        error=None,
+    )
+)
+_SETTLE = (
+    update(_inbox)
+    .where(_OURS)
+    .values(
+        state=bindparam("b_state"),
+        progress=bindparam("b_progress"),
+        attempts=bindparam("b_attempts"),
+        next_at=bindparam("b_next_at"),
+        error=bindparam("b_error"),
+        done_at=bindparam("b_done_at"),
+        lease_until=None,
+    )
+)
+
+
+def _settled(settlement: Settlement, now: datetime) -> dict[str, Any]:
+    return {
+        "b_id": settlement.claimed.id,
+        "b_lease": settlement.claimed.lease_until,
+        "b_state": settlement.state,
+        "b_progress": dict(settlement.progress),
+        "b_attempts": settlement.attempts,
+        "b_next_at": settlement.next_at,
+        "b_error": settlement.error,
+        "b_done_at": now if settlement.state == "done" else None,
+    }
+
+
+def _encoded(event: Event) -> str:
+    stored = _Stored(
+        event.occurred_at,
+        event.user_id,
+        event.connection,
+        event.connection_id,
+        event.strategy,
+        event.identity_user_id,
+        event.detail,
+    )
+    return msgspec.json.encode(stored).decode()
+
+
+def _insert(
+    connection: Connection, rows: list[tuple[str, str, str, str, str, datetime]], now: datetime
+) -> int:
+    if connection.dialect.name == "postgresql":
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return connection.exec_driver_sql(_INSERT_POSTGRES, (now, *columns)).rowcount
+    received = to_micros(now)
+    values = [(received, *row[:5], to_micros(row[5])) for row in rows]
+    return connection.exec_driver_sql(_INSERT_SQLITE, values).rowcount
+
+
+def _known(connection: Connection, tenant: str, source: Source, delivery_id: str) -> bool:
+    query = select(_inbox.c.id).where(
+        _inbox.c.tenant == tenant,
+        _inbox.c.source == source.value,
+        _inbox.c.delivery_id == delivery_id,
+    )
+    return connection.execute(query).first() is not None
+
+
+def _claimed(row: Any) -> ClaimedEvent:
+    stored = msgspec.convert(row.event, _Stored)
+    event = Event(
+        tenant=row.tenant,
+        trigger=Trigger(row.trigger),
+        source=Source(row.source),
+        delivery_id=row.delivery_id,
+        occurred_at=stored.occurred_at,
+        user_id=stored.user_id,
+        connection=stored.connection,
+        connection_id=stored.connection_id,
+        strategy=stored.strategy,
+        identity_user_id=stored.identity_user_id,
+        detail=stored.detail,
+    )
+    return ClaimedEvent(
+        id=row.id,
+        event=event,
+        progress=row.progress,
+        attempts=row.attempts,
+        received_at=row.received_at,
+        lease_until=row.lease_until,
+    )
