@@ -51,6 +51,7 @@ class Why(StrEnum):
     IN_FLIGHT = "in_flight"
     UNEXPLAINED = "unexplained"
     SHARED_SPENDER = "shared_spender"
+    MIRRORED = "mirrored"  # quarantined: we follow Auth0's copy and spend nothing of it
     ERASED = "erased"
 
 
@@ -92,6 +93,7 @@ class Theirs:
     at_fp: Fingerprint | None
     scope: frozenset[str] | None  # identities carry none, as a rule
     login: str | None
+    expired: bool = False  # the access token, by the best evidence there is of its issue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,8 @@ def _refused(ours: Ours, theirs: Theirs, fence: int) -> Decision | None:
 
 def _of_new_family(ours: Ours, theirs: Theirs, now: datetime, required: frozenset[str]) -> Decision:
     """A refresh token never seen: somebody logged in (M3), or somebody else spends (M8)."""
+    if ours.state is GrantState.QUARANTINED:
+        return Decision(kind=Kind.ADOPT, why=Why.MIRRORED)
     if not _logged_in_since(ours, theirs):
         return Decision(kind=Kind.KEEP_CANDIDATE, why=Why.UNEXPLAINED)
     if ours.in_flight:
@@ -167,7 +171,8 @@ def _of_waiting(ours: Ours, theirs: Theirs, waiting: Waiting, now: datetime) -> 
 
 def _of_access_token(ours: Ours, theirs: Theirs, now: datetime) -> Decision:
     """No news of a refresh token: is the access token news, and of use (M2, M5)?"""
-    if theirs.at_fp is None or theirs.at_fp in (ours.at_fp, ours.upstream_at_fp):
+    known = theirs.at_fp in (ours.at_fp, ours.upstream_at_fp)
+    if theirs.at_fp is None or known or theirs.expired:
         return Decision(kind=Kind.IGNORE, why=Why.STALE)
     if _lives(ours, now) and ours.rt_fp is not None:
         return Decision(kind=Kind.IGNORE, why=Why.OURS_LIVES)

@@ -1,0 +1,400 @@
+"""Carries out what `domain.merge` decides about Auth0's copy: one transaction per pull.
+
+The pull fence is checked, the user's grants are locked in the order of their keys, every decision
+is applied and audited, and all of it commits or none. No network call happens in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, cast
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from worker.domain.errors import PermanentError, TransientError
+from worker.domain.grant import ExpiryKind, Fingerprint, GrantId, GrantKey, GrantPart, GrantState
+from worker.domain.merge import (
+    Arrival,
+    Decision,
+    Kind,
+    Ours,
+    Waiting,
+    Why,
+    decide,
+    state_after,
+)
+from worker.domain.ports import AuditRecord, Vault
+from worker.store.engine import writing
+from worker.store.filling import (
+    Fingerprints,
+    candidate_of,
+    current_of,
+    key_of,
+    next_generation,
+    order_of,
+    reschedule,
+    superseded,
+    theirs_of,
+    unclaimed,
+    words,
+)
+from worker.store.pulls import Begun, fences_taken, still_latest
+from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+
+_grants = cast(Table, GrantRow.__table__)
+_COLLISIONS = 3  # two pulls may make the same grant, or bring the same token, at once
+
+
+class Audit(Protocol):
+    """The audit log, written inside the caller's transaction."""
+
+    def append(self, connection: Connection, records: Sequence[AuditRecord]) -> object: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergedGrant:
+    """What became of one identity's copy."""
+
+    key: GrantKey
+    grant: GrantId | None  # None: there was nothing to make a grant of
+    decision: Decision
+    state: GrantState | None
+    had_tokens: bool  # Auth0's copy of this identity held tokens when it was read before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What a pull has changed. `overtaken`: nothing, for a later pull has begun."""
+
+    overtaken: bool = False
+    grants: tuple[MergedGrant, ...] = ()
+    detached: tuple[GrantKey, ...] = ()  # the user's no longer: unlinked, or linked elsewhere
+
+
+class MergeRepository:
+    """Merges pulls into the store. Thread-safe."""
+
+    def __init__(self, engine: Engine, vault: Vault, audit: Audit, *, actor: str) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._audit = audit
+        self._actor = actor
+
+    def merge(
+        self, begun: Begun, arrivals: Sequence[Arrival], *, user_id: str | None, now: datetime
+    ) -> Merged:
+        """Merge everything that one pull has read.
+
+        Args:
+            arrivals: every identity of the user, those without tokens too: a grant of his that
+                is not among them has left him.
+            user_id: None for a connection's own tokens.
+        Raises: TransientError when the store is away.
+        """
+        for _ in range(_COLLISIONS):
+            try:
+                return self._once(begun, arrivals, user_id, now)
+            except PermanentError as error:
+                if not isinstance(error.__cause__, IntegrityError):
+                    raise
+        raise TransientError("store: merges keep colliding", code="merge_collision")
+
+    def _once(
+        self, begun: Begun, arrivals: Sequence[Arrival], user_id: str | None, now: datetime
+    ) -> Merged:
+        with writing(self._engine) as connection:
+            if not still_latest(connection, begun):
+                return Merged(overtaken=True)
+            merging = _Merging(connection, self._vault, begun, self._actor, now)
+            ordered = sorted(arrivals, key=lambda arrival: order_of(arrival.key))
+            merged = tuple(merging.one(arrival) for arrival in ordered)
+            detached = merging.detach(user_id, {a.key for a in arrivals}) if user_id else ()
+            self._audit.append(connection, merging.records)
+            return Merged(grants=merged, detached=detached)
+
+
+class _Merging:
+    """One transaction's work."""
+
+    def __init__(
+        self, connection: Connection, vault: Vault, begun: Begun, actor: str, now: datetime
+    ) -> None:
+        self._db = connection
+        self._vault = vault
+        self._begun = begun
+        self._actor = actor
+        self._now = now
+        self._fences = fences_taken(connection, begun.tenant)
+        self.records: list[AuditRecord] = []
+
+    def one(self, arrival: Arrival) -> MergedGrant:
+        prints = Fingerprints.of(arrival, self._vault)
+        row = self._locked(arrival.key)
+        ours = self._ours(row, prints) if row is not None else None
+        theirs = theirs_of(arrival, prints, self._now)
+        decision = decide(
+            ours, theirs, fence=self._begun.fence, now=self._now, required=arrival.required
+        )
+        if row is None or ours is None:
+            grant = self._create(arrival, prints) if decision.kind is Kind.CREATE else None
+            state = GrantState.ACTIVE if grant else None
+            return self._told(arrival, grant, decision, state, had_tokens=False)
+        if decision.why not in (Why.OVERTAKEN, Why.ERASED) and decision.kind is not Kind.LOOK_AGAIN:
+            self._apply(decision, row, ours, arrival, prints)
+        had = row.upstream_at_fp is not None or row.upstream_rt_fp is not None
+        state = state_after(decision, ours)
+        return self._told(arrival, GrantId(row.id), decision, state, had_tokens=had)
+
+    def detach(self, user_id: str, kept: set[GrantKey]) -> tuple[GrantKey, ...]:
+        """Grants that pointed at the user whose identities are his no longer (M9).
+
+        An unlinked identity becomes a user of its own, named after it; a linked one moves on as
+        soon as its new user is pulled. Until then nobody but that name's owner may read them.
+        """
+        asked = (
+            select(_grants)
+            .where(
+                GrantRow.tenant == self._begun.tenant,
+                GrantRow.user_id == user_id,
+                GrantRow.part == GrantPart.USER.value,
+                GrantRow.pull_fence < self._begun.fence,
+            )
+            .order_by(GrantRow.connection, GrantRow.identity_user_id)
+            .with_for_update()
+        )
+        gone = [row for row in self._db.execute(asked) if key_of(row) not in kept]
+        for row in gone:
+            owner = f"{row.strategy}|{row.identity_user_id}"
+            if owner != user_id:
+                self._set(row.id, {"user_id": owner})
+                self._record("user_moved", GrantId(row.id), {"user": owner})
+        return tuple(key_of(row) for row in gone)
+
+    def _locked(self, key: GrantKey) -> Any:
+        asked = select(_grants).where(
+            GrantRow.tenant == key.tenant,
+            GrantRow.connection == key.connection,
+            GrantRow.identity_user_id == key.identity_user_id,
+            GrantRow.part == key.part.value,
+        )
+        return self._db.execute(asked.with_for_update()).one_or_none()
+
+    def _ours(self, row: Any, prints: Fingerprints) -> Ours:
+        return Ours(
+            state=GrantState(row.state),
+            rt_fp=row.rt_fp,
+            at_fp=row.at_fp,
+            seen=self._seen(row.id, prints.rt),
+            waiting=self._waiting(row.id),
+            upstream_at_fp=row.upstream_at_fp,
+            login=row.upstream_login,
+            scope=words(row.scope),
+            expiry=ExpiryKind(row.expiry),
+            expires_at=row.expires_at,
+            in_flight=row.attempt is not None and row.lease_until > self._now,
+            pull_fence=row.pull_fence,
+        )
+
+    def _seen(self, grant: GrantId, rt: Fingerprint | None) -> frozenset[Fingerprint]:
+        if rt is None:
+            return frozenset()
+        asked = select(SeenRefreshTokenRow.fp).where(
+            SeenRefreshTokenRow.grant_id == grant, SeenRefreshTokenRow.fp == rt
+        )
+        return frozenset(Fingerprint(fp) for fp in self._db.execute(asked).scalars())
+
+    def _waiting(self, grant: GrantId) -> dict[Fingerprint, Waiting]:
+        asked = select(CandidateRow.rt_fp, CandidateRow.why, CandidateRow.created_at).where(
+            CandidateRow.grant_id == grant, CandidateRow.spent_at.is_(None)
+        )
+        rows = self._db.execute(asked)
+        return {Fingerprint(fp): Waiting(why=why, since=since) for fp, why, since in rows}
+
+    def _create(self, arrival: Arrival, prints: Fingerprints) -> GrantId:
+        grant = GrantId(uuid4())
+        access, refresh = self._vault.new_keys(arrival.key.tenant, grant)
+        blank = {
+            "id": grant,
+            "tenant": arrival.key.tenant,
+            "connection": arrival.key.connection,
+            "identity_user_id": arrival.key.identity_user_id,
+            "part": arrival.key.part.value,
+            "family": 0,
+            "access_key": access,
+            "refresh_key": refresh,
+            "rotated_before": False,
+            "fence": 0,
+            "uncertain": False,
+            "created_at": self._now,
+        }
+        state = GrantState.ACTIVE
+        values = self._filled(blank, arrival, prints, generation=0, state=state)
+        self._db.execute(insert(GrantRow).values(**blank, **values, **self._read(arrival, prints)))
+        self._remember(grant, prints.rt, 0)
+        self._record("grant_created", grant, {"provider": arrival.provider})
+        return grant
+
+    def _apply(
+        self, decision: Decision, row: Any, ours: Ours, arrival: Arrival, prints: Fingerprints
+    ) -> None:
+        values = self._read(arrival, prints, taken=decision.why is not Why.OURS_LIVES)
+        state = state_after(decision, ours)
+        match decision.kind:
+            case Kind.ADOPT:
+                values |= self._adopted(row, arrival, prints, state)
+            case Kind.PROMOTE | Kind.QUARANTINE:
+                values |= self._promoted(row, arrival, prints, state)
+            case Kind.TAKE_ACCESS_TOKEN:
+                values |= self._with_access_token(row, arrival, prints, state)
+            case Kind.KEEP_CANDIDATE:
+                values |= self._kept(row, arrival, prints, decision.why)
+        if row.user_id != arrival.user_id:
+            self._record("user_moved", row.id, {"user": arrival.user_id})
+        self._set(row.id, values)
+        if decision.kind is not Kind.IGNORE:
+            detail = {"why": decision.why.value, "family": values.get("family", row.family)}
+            self._record(_VERBS[decision.kind], row.id, detail)
+
+    def _adopted(
+        self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
+    ) -> dict[str, Any]:
+        """A new family becomes current; the old one waits until the new one has renewed (M3)."""
+        self._set_aside(row)
+        generation = next_generation(row)
+        self._remember(row.id, prints.rt, generation)
+        filled = self._filled(row._mapping, arrival, prints, generation=generation, state=state)
+        return filled | unclaimed(row) | {"family": row.family + 1}
+
+    def _promoted(
+        self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
+    ) -> dict[str, Any]:
+        """As adopted. Auth0's copy is at hand, so it is sealed anew and its candidate goes."""
+        self._drop_candidate(row.id, prints.rt)
+        return self._adopted(row, arrival, prints, state)
+
+    def _with_access_token(
+        self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
+    ) -> dict[str, Any]:
+        """A lone access token. Beside a refresh token it keeps its generation: both are bound
+        to the row's one number, and only a renewer may open the other to seal it anew."""
+        if row.rt_fp is None and row.alias_of is None:
+            generation = next_generation(row)
+            filled = self._filled(row._mapping, arrival, prints, generation=generation, state=state)
+            return filled | unclaimed(row) | {"family": row.family + 1}
+        filled = self._filled(row._mapping, arrival, prints, generation=row.generation, state=state)
+        mine = ("access_token", "at_fp", "issued_at", "expiry", "expires_at", "token_type")
+        return {name: filled[name] for name in mine} | reschedule(row, arrival, state, self._now)
+
+    def _kept(self, row: Any, arrival: Arrival, prints: Fingerprints, why: Why) -> dict[str, Any]:
+        generation = next_generation(row)
+        self._remember(row.id, prints.rt, generation)
+        candidate = candidate_of(
+            row, arrival, prints, vault=self._vault, generation=generation, why=why, now=self._now
+        )
+        self._db.execute(insert(CandidateRow).values(**candidate))
+        return {"last_generation": generation}
+
+    def _filled(
+        self,
+        row: Any,
+        arrival: Arrival,
+        prints: Fingerprints,
+        *,
+        generation: int,
+        state: GrantState,
+    ) -> dict[str, Any]:
+        twin = self._holder(row["id"], prints.rt)
+        return current_of(
+            row,
+            arrival,
+            prints,
+            vault=self._vault,
+            generation=generation,
+            state=state,
+            alias_of=twin,
+            now=self._now,
+        )
+
+    def _holder(self, grant: GrantId, rt: Fingerprint | None) -> GrantId | None:
+        """Another grant that spends this very refresh token already: ours is its alias (C18)."""
+        if rt is None:
+            return None
+        asked = select(GrantRow.id).where(GrantRow.rt_fp == rt, GrantRow.id != grant)
+        holder = self._db.execute(asked).scalar_one_or_none()
+        return None if holder is None else GrantId(holder)
+
+    def _drop_candidate(self, grant: GrantId, rt: Fingerprint | None) -> None:
+        mine = (CandidateRow.grant_id == grant, CandidateRow.rt_fp == rt)
+        self._db.execute(delete(CandidateRow).where(*mine))
+
+    def _set_aside(self, row: Any) -> None:
+        if row.rt_fp is not None:
+            self._drop_candidate(row.id, row.rt_fp)
+            self._db.execute(insert(CandidateRow).values(**superseded(row, self._now)))
+
+    def _remember(self, grant: GrantId, rt: Fingerprint | None, generation: int) -> None:
+        if rt is not None and not self._seen(grant, rt):
+            seen = {"grant_id": grant, "fp": rt, "generation": generation, "seen_at": self._now}
+            self._db.execute(insert(SeenRefreshTokenRow).values(**seen))
+
+    def _read(
+        self, arrival: Arrival, prints: Fingerprints, *, taken: bool = True
+    ) -> dict[str, Any]:
+        """What is remembered of the read itself, whatever was decided.
+
+        An access token that was passed over because ours lives is not remembered: should ours
+        end without a successor, it is news still.
+        """
+        values: dict[str, Any] = {
+            "user_id": arrival.user_id,
+            "pull_fence": self._fences,  # refuses every pull that had begun before this commit
+            "pulled_at": self._now,
+        }
+        if prints.rt is not None:
+            values["upstream_rt_fp"] = prints.rt
+        if prints.at is not None and taken:
+            values["upstream_at_fp"] = prints.at
+        if arrival.login is not None:
+            values["upstream_login"] = arrival.login
+        return values
+
+    def _set(self, grant: GrantId, values: dict[str, Any]) -> None:
+        self._db.execute(update(GrantRow).where(GrantRow.id == grant).values(**values))
+
+    def _record(self, verb: str, grant: GrantId, detail: dict[str, object]) -> None:
+        self.records.append(
+            AuditRecord(
+                at=self._now,
+                actor=self._actor,
+                verb=verb,
+                tenant=self._begun.tenant,
+                grant=grant,
+                detail=detail,
+            )
+        )
+
+    @staticmethod
+    def _told(
+        arrival: Arrival,
+        grant: GrantId | None,
+        decision: Decision,
+        state: GrantState | None,
+        *,
+        had_tokens: bool,
+    ) -> MergedGrant:
+        return MergedGrant(
+            key=arrival.key, grant=grant, decision=decision, state=state, had_tokens=had_tokens
+        )
+
+
+_VERBS = {
+    Kind.ADOPT: "login_adopted",
+    Kind.PROMOTE: "login_adopted",
+    Kind.TAKE_ACCESS_TOKEN: "access_token_taken",
+    Kind.KEEP_CANDIDATE: "candidate_kept",
+    Kind.QUARANTINE: "quarantined",
+}

@@ -1,0 +1,118 @@
+"""The pull fence: which read of a user, or of a connection, is the latest to have begun (M1).
+
+A fence is taken before the GET. Numbers come from one counter per tenant, so that pulls of
+different users are ordered too: an identity that is being linked may be read through both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.store.engine import reading, writing
+from worker.store.tables import CounterRow, PullRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A pull that may read now. `missing`: how many reads in a row found nobody."""
+
+    tenant: str
+    subject: str
+    fence: int
+    at: datetime
+    missing: int
+
+
+def user_subject(user_id: str) -> str:
+    return f"user:{user_id}"
+
+
+def connection_subject(name: str) -> str:
+    return f"connection:{name}"
+
+
+class PullRepository:
+    """The `pulls` table. Raises everywhere: TransientError when the store is away."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def begin(self, tenant: str, subject: str, *, now: datetime) -> Begun:
+        """Take the fence. Call it before the GET; whatever was read earlier merges no more."""
+        with writing(self._engine) as connection:
+            fence = _next_fence(connection, tenant)
+            row = connection.execute(_taken(connection, tenant, subject, fence)).one()
+        return Begun(tenant=tenant, subject=subject, fence=fence, at=now, missing=row.missing)
+
+    def missed(self, begun: Begun) -> int:
+        """The read found nobody: how often in a row that is now. 0: a later pull has begun."""
+        with writing(self._engine) as connection:
+            counted = (
+                update(PullRow)
+                .where(*_mine(begun))
+                .values(missing=PullRow.missing + 1, pulled_at=begun.at)
+                .returning(PullRow.missing)
+            )
+            return connection.execute(counted).scalar_one_or_none() or 0
+
+    def last_begun(self, tenant: str, subject: str) -> datetime | None:
+        """When the latest pull that has ended began: whatever happened before it is in."""
+        asked = select(PullRow.pulled_at).where(
+            PullRow.tenant == tenant, PullRow.subject == subject
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(asked).scalar_one_or_none()
+
+
+def still_latest(connection: Connection, begun: Begun) -> bool:
+    """Whether `begun` may merge; if so its row is locked, and marked as done at commit."""
+    marked = update(PullRow).where(*_mine(begun)).values(missing=0, pulled_at=begun.at)
+    return connection.execute(marked).rowcount == 1
+
+
+def fences_taken(connection: Connection, tenant: str) -> int:
+    """The highest fence any pull of the tenant holds. A grant merged now refuses all of them."""
+    asked = select(CounterRow.value).where(CounterRow.name == _counter(tenant))
+    return connection.execute(asked).scalar_one()
+
+
+def _counter(tenant: str) -> str:
+    return f"pulls:{tenant}"
+
+
+def _next_fence(connection: Connection, tenant: str) -> int:
+    counted = _insert(connection, CounterRow).values(name=_counter(tenant), value=1)
+    counted = counted.on_conflict_do_update(
+        index_elements=["name"], set_={"value": CounterRow.value + 1}
+    )
+    value: int = connection.execute(counted.returning(CounterRow.value)).scalar_one()
+    return value
+
+
+def _taken(connection: Connection, tenant: str, subject: str, fence: int) -> Any:
+    taken = _insert(connection, PullRow).values(
+        tenant=tenant, subject=subject, fence=fence, missing=0
+    )
+    return taken.on_conflict_do_update(
+        index_elements=["tenant", "subject"], set_={"fence": fence}
+    ).returning(PullRow.missing)
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    """`INSERT … ON CONFLICT` is each dialect's own, though both spell it alike."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+def _mine(begun: Begun) -> tuple[Any, ...]:
+    return (
+        PullRow.tenant == begun.tenant,
+        PullRow.subject == begun.subject,
+        PullRow.fence == begun.fence,
+    )
