@@ -193,6 +193,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("suspect_since IS NOT NULL"),
             sqlite_where=sa.text("suspect_since IS NOT NULL"),
         )
+        batch_op.create_index(
+            "ix_grants_tombstoned",
+            ["tombstoned_at"],
+            unique=False,
+            postgresql_where=sa.text("state IN ('tombstoned', 'revoking')"),
+            sqlite_where=sa.text("state IN ('tombstoned', 'revoking')"),
+        )
         batch_op.create_index("ix_grants_user", ["tenant", "user_id"], unique=False)
         batch_op.create_index(
             "uq_grants_rt_fp",
@@ -353,6 +360,11 @@ def downgrade() -> None:
             sqlite_where=sa.text("rt_fp IS NOT NULL"),
         )
         batch_op.drop_index("ix_grants_user")
+        batch_op.drop_index(
+            "ix_grants_tombstoned",
+            postgresql_where=sa.text("state IN ('tombstoned', 'revoking')"),
+            sqlite_where=sa.text("state IN ('tombstoned', 'revoking')"),
+        )
         batch_op.drop_index(
             "ix_grants_suspect",
             postgresql_where=sa.text("suspect_since IS NOT NULL"),

@@ -97,22 +97,17 @@ def parse_verbs(words: Iterable[str]) -> frozenset[Verb]:
         raise ConfigurationError(f"{error}; an API key knows {known}", code="key_scope") from None
 
 
-def parse_bootstrap_keys(text: str) -> tuple[ApiKey, ...]:
-    """Keys from the environment: `name:secret:scope scope …`, several parted by `;` or newline."""
-    entries = (entry.strip() for entry in re.split(r"[;\n]", text))
-    return tuple(_bootstrap_key(entry) for entry in entries if entry)
+def bootstrap_key(*, name: str, secret: Secret, scope: str) -> ApiKey:
+    """A key from the settings, not from the store; several scopes are parted by `;`.
 
-
-def _bootstrap_key(entry: str) -> ApiKey:
-    name, _, rest = entry.partition(":")
-    secret, _, scopes = rest.partition(":")
-    if not name or len(secret) < 16 or not scopes.strip():
+    Raises: ConfigurationError naming the key, never showing it.
+    """
+    if len(secret.reveal()) < 16:
         raise ConfigurationError(
-            f"API key {name!r}: write name:secret:scope …, the secret of 16 characters or more",
-            code="key_entry",
+            f"API key {name!r}: its secret has fewer than 16 characters", code="key_too_short"
         )
-    parsed = tuple(parse_scope(scope) for scope in scopes.split())
-    return ApiKey(name=name, digest=digest_of(Secret(secret)), scopes=parsed)
+    scopes = tuple(parse_scope(part.strip()) for part in scope.split(";"))
+    return ApiKey(name=name, digest=digest_of(secret), scopes=scopes)
 
 
 def _matches(pattern: str, value: str | None) -> bool:

@@ -92,6 +92,12 @@ class GrantRow(Base):
             postgresql_where=text("suspect_since IS NOT NULL"),
             sqlite_where=text("suspect_since IS NOT NULL"),
         ),
+        Index(
+            "ix_grants_tombstoned",  # small: what waits to be revoked upstream
+            "tombstoned_at",
+            postgresql_where=text("state IN ('tombstoned', 'revoking')"),
+            sqlite_where=text("state IN ('tombstoned', 'revoking')"),
+        ),
         Index("ix_grants_user", "tenant", "user_id"),
         {"postgresql_with": {"fillfactor": "70"}},
     )

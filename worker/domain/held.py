@@ -1,0 +1,119 @@
+"""A grant as the reading side sees it, and what may be answered about it. No refresh token here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantState
+
+GONE = frozenset({GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED})
+DEFAULT_MIN_TTL = timedelta(seconds=60)
+LEAST_LIFE = timedelta(seconds=1)  # what ends sooner is over before it reaches the provider
+LEEWAY = timedelta(seconds=5)  # of `use_until` before the end: the way to the provider, clock skew
+LONGEST_USE = timedelta(minutes=15)  # without asking again, so that a deletion reaches every cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldGrant:
+    """The columns of a grant that a reader may know; the access token sealed."""
+
+    id: GrantId
+    key: GrantKey
+    user_id: str | None
+    strategy: str
+    provider: str
+    state: GrantState
+    reason: str | None
+    renewable: bool
+    alias_of: GrantId | None
+    generation: int
+    access_token: bytes | None = field(repr=False)
+    access_key: bytes | None = field(repr=False)
+    token_type: str
+    scope: str | None
+    issued_at: datetime
+    expiry: ExpiryKind
+    expires_at: datetime | None
+    refresh_expires_at: datetime | None
+    renewed_at: datetime | None
+    due_at: datetime | None
+    not_before: datetime | None
+    failures: int
+    last_error: str | None
+    suspect_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One question for an access token. `user_id` None asks for the connection's admin token."""
+
+    tenant: str
+    connection: str
+    user_id: str | None
+    identity: str | None = None
+    min_ttl: timedelta | None = None  # None: a minute, or a fifth of the life if that is less
+    stale: int | None = None  # "the provider refused that generation"
+
+
+class Actor(StrEnum):
+    """Who can mend a grant."""
+
+    USER = "user"
+    OPERATOR = "operator"
+
+
+def usable(held: HeldGrant, ask: Ask, now: datetime) -> bool:
+    """Whether its access token may be handed out at all: there, not refused, not over."""
+    refused = ask.stale is not None and held.generation <= ask.stale
+    return (
+        held.state not in GONE
+        and held.access_token is not None
+        and not refused
+        and (held.expires_at is None or held.expires_at - now >= LEAST_LIFE)
+    )
+
+
+def enough(held: HeldGrant, ask: Ask, now: datetime) -> bool:
+    """Whether it also lives as long as asked (I10)."""
+    if not usable(held, ask, now):
+        return False
+    return held.expires_at is None or held.expires_at - now >= wanted_life(held, ask.min_ttl)
+
+
+def wanted_life(held: HeldGrant, asked: timedelta | None) -> timedelta:
+    """What is asked, unless no token of this grant could ever have it.
+
+    A fifth of the life is what the schedule keeps in hand anyway, so an impossible wish never
+    forces a renewal.
+    """
+    if held.expires_at is None:
+        return timedelta(0)
+    life = held.expires_at - held.issued_at
+    if asked is None:
+        return min(DEFAULT_MIN_TTL, life / 5)
+    return asked if asked < life else life / 5
+
+
+def use_until(held: HeldGrant, now: datetime, *, dies_when_renewed: bool) -> datetime:
+    """Until when a caller may keep the access token without asking again (I10).
+
+    Args:
+        dies_when_renewed: the provider ends the old access token at the renewal, before its
+            `expires_at`; then the renewal's time is the end.
+    Returns: UTC, in [now, now + 15 min].
+    """
+    ends = [now + LONGEST_USE]
+    if held.expires_at is not None:
+        leeway = min(LEEWAY, (held.expires_at - held.issued_at) / 10)
+        ends.append(held.expires_at - leeway)
+    if dies_when_renewed and held.due_at is not None:
+        ends.append(held.due_at)
+    return max(now, min(ends))
+
+
+def who_must_act(held: HeldGrant) -> Actor:
+    """Where nothing valid is left and time will not mend it."""
+    by_login = held.state in (GrantState.NEEDS_REAUTH, GrantState.SUSPECT)
+    return Actor.USER if by_login else Actor.OPERATOR

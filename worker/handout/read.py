@@ -1,0 +1,177 @@
+"""Hand one access token out: find, authorise, freshen, audit, open. In that order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from worker.domain.access import ApiKey, Verb
+from worker.domain.errors import NotFoundError, TamperError, WorkerError
+from worker.domain.grant import GrantState
+from worker.domain.held import GONE, Actor, Ask, HeldGrant, enough, usable, use_until, who_must_act
+from worker.domain.ports import AuditRecord, Clock, Hints, Offload, Vault
+from worker.domain.refusals import (
+    AmbiguousError,
+    AwayError,
+    ForbiddenVerbError,
+    GoneError,
+    NeedsLoginError,
+)
+from worker.domain.secret import Secret
+from worker.handout.audit import GroupedAudit
+from worker.handout.forcing import Forced
+from worker.handout.ports import HeldGrants
+from worker.monitoring.metrics import HANDOUTS
+
+PATIENCE = timedelta(seconds=10)
+CONFIRMATION = timedelta(seconds=60)  # between the two refusals that I8 asks for
+SHORT_WAIT = timedelta(seconds=5)
+OPERATOR_WAIT = timedelta(minutes=5)  # nothing changes before a person has acted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """An access token on its way to an app."""
+
+    grant: HeldGrant  # as asked for; of an alias with the times of the grant it stands for
+    access_token: Secret
+    use_until: datetime
+    at: datetime
+
+
+class Handout:
+    """The one place where an access token is opened for somebody."""
+
+    def __init__(
+        self,
+        *,
+        grants: HeldGrants,
+        vault: Vault,
+        hints: Hints,
+        clock: Clock,
+        offload: Offload,
+        dies_when_renewed: Callable[[str], bool] = lambda _provider: False,
+        patience: timedelta = PATIENCE,
+    ) -> None:
+        self._grants = grants
+        self._vault = vault
+        self._clock = clock
+        self._offload = offload
+        self._dies_when_renewed = dies_when_renewed
+        self._audit = GroupedAudit(grants.record, offload)
+        self._forced = Forced(
+            grants=grants, hints=hints, clock=clock, offload=offload, patience=patience
+        )
+
+    async def token(self, key: ApiKey, ask: Ask) -> Handed:
+        """An access token that lives as long as asked, or the best there is.
+
+        Raises: NotFoundError (not there, or not for this key), ForbiddenVerbError,
+        AmbiguousError, NeedsLoginError, GoneError, AwayError, TransientError (store away).
+        """
+        try:
+            handed = await self._token(key, ask)
+        except WorkerError as error:
+            HANDOUTS.labels(error.code).inc()
+            raise
+        HANDOUTS.labels("served").inc()
+        return handed
+
+    async def _token(self, key: ApiKey, ask: Ask) -> Handed:
+        asked_for = _single(key, ask, await self._offload(self._grants.find, ask))
+        holder = await self._holder(asked_for)
+        if not enough(holder, ask, self._clock.now()):
+            holder = await self._freshened(holder, ask, actor=f"key:{key.name}")
+        await self._audit.record(self._entry(key, asked_for, holder))
+        return self._open(asked_for, holder)
+
+    async def _holder(self, asked_for: HeldGrant) -> HeldGrant:
+        """The grant whose tokens these are (C18: one refresh token, one holder)."""
+        if asked_for.state in GONE:
+            raise GoneError(grant=asked_for.id)
+        if asked_for.alias_of is None:
+            return asked_for
+        holder = await self._offload(self._grants.by_id, asked_for.alias_of)
+        if holder is None or holder.state in GONE:
+            raise GoneError(grant=asked_for.id)
+        return holder
+
+    async def _freshened(self, holder: HeldGrant, ask: Ask, *, actor: str) -> HeldGrant:
+        retry_at = None
+        if holder.state is GrantState.ACTIVE and holder.renewable:
+            holder, retry_at = await self._forced.renewed(holder, actor=actor)
+        if usable(holder, ask, self._clock.now()):
+            return holder  # shorter than asked at worst; `expires_in` says so
+        raise await self._refusal(holder, retry_at)
+
+    async def _refusal(self, holder: HeldGrant, retry_at: datetime | None) -> WorkerError:
+        """Nothing valid is left: say whether time, the user or the operator mends it."""
+        if holder.state in GONE:
+            return GoneError(grant=holder.id)
+        if holder.state is GrantState.SUSPECT:
+            return self._away(holder, "provider_refused", "being confirmed", None, CONFIRMATION)
+        if holder.state is not GrantState.ACTIVE or not holder.renewable:
+            reason = holder.reason or holder.state
+            return NeedsLoginError(reason=reason, who=who_must_act(holder), grant=holder.id)
+        tenant, connection = holder.key.tenant, holder.key.connection
+        if stopped := await self._offload(self._grants.why_stopped, tenant, connection):
+            operator = Actor.OPERATOR
+            return self._away(holder, "connection_stopped", stopped, operator, OPERATOR_WAIT)
+        wait = (retry_at or holder.due_at or self._clock.now()) - self._clock.now()
+        reason = holder.last_error or "no answer from the provider yet"
+        return self._away(holder, "provider_away", reason, None, max(wait, SHORT_WAIT))
+
+    def _away(
+        self, holder: HeldGrant, code: str, reason: str, who: Actor | None, wait: timedelta
+    ) -> AwayError:
+        return AwayError(code=code, reason=reason, who=who, grant=holder.id, retry_after=wait)
+
+    def _entry(self, key: ApiKey, asked_for: HeldGrant, holder: HeldGrant) -> AuditRecord:
+        detail: dict[str, object] = {"generation": holder.generation}
+        if holder.id != asked_for.id:
+            detail["alias_of"] = str(holder.id)
+        return AuditRecord(
+            at=self._clock.now(),
+            actor=f"key:{key.name}",
+            verb="token_read",
+            tenant=asked_for.key.tenant,
+            grant=asked_for.id,
+            detail=detail,
+        )
+
+    def _open(self, asked_for: HeldGrant, holder: HeldGrant) -> Handed:
+        if holder.access_token is None or holder.access_key is None:
+            raise TamperError(f"grant {holder.id}: its data key is gone", code="data_key_gone")
+        access_token = self._vault.open(
+            holder.access_token,
+            tenant=holder.key.tenant,
+            grant=holder.id,
+            generation=holder.generation,
+            kind="at",
+            key=holder.access_key,
+        )
+        now = self._clock.now()
+        dies = self._dies_when_renewed(holder.provider)
+        return Handed(
+            grant=replace(holder, id=asked_for.id, key=asked_for.key, user_id=asked_for.user_id),
+            access_token=access_token,
+            use_until=use_until(holder, now, dies_when_renewed=dies),
+            at=now,
+        )
+
+
+def _single(key: ApiKey, ask: Ask, found: Sequence[HeldGrant]) -> HeldGrant:
+    """The one grant asked for. Missing and forbidden read alike, after the same look (I18)."""
+    verb = Verb.READ if ask.user_id is not None else Verb.ADMIN
+    if not found or not _may(key, verb, ask):
+        raise NotFoundError("no such grant, or not for this key", code="not_found")
+    if ask.stale is not None and not _may(key, Verb.RENEW, ask):
+        raise ForbiddenVerbError("`stale` needs the verb `renew`", code="verb_missing")
+    if len(found) > 1:
+        raise AmbiguousError([grant.key.identity_user_id for grant in found])
+    return found[0]
+
+
+def _may(key: ApiKey, verb: Verb, ask: Ask) -> bool:
+    return key.allows(verb, ask.tenant, ask.connection, ask.user_id)

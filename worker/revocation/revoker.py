@@ -1,0 +1,174 @@
+"""Works tombstones off: each pair of tokens is revoked at its provider, then the keys go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+
+from worker.domain.burial import GIVE_UP_AFTER, Buried, Receipt, SealedPair, pause_after
+from worker.domain.errors import ConfigurationError, TamperError
+from worker.domain.exchange import Answered, ConnectionConfig, NotSent, RevocationVerdict
+from worker.domain.ports import (
+    Catalogue,
+    Clock,
+    Connections,
+    Offload,
+    Provider,
+    TokenEndpoint,
+    Vault,
+)
+from worker.domain.secret import Secret
+from worker.monitoring.metrics import REVOCATIONS
+from worker.revocation.ports import Tombstones
+
+READ_TIMEOUT = 15.0  # seconds; asking twice does no harm (RFC 7009 §2.2: unknown tokens are 200)
+_ONE_TOKEN = frozenset({"token", "refresh_token"})  # effects that leave the access token alive
+
+
+class Revoker:
+    """Runs in a worker: it opens refresh tokens. Several at once share the work by leases."""
+
+    def __init__(
+        self,
+        *,
+        tombstones: Tombstones,
+        connections: Connections,
+        catalogue: Catalogue,
+        endpoint: TokenEndpoint,
+        vault: Vault,
+        clock: Clock,
+        offload: Offload,
+        at_once: int = 16,
+    ) -> None:
+        self._tombstones = tombstones
+        self._connections = connections
+        self._catalogue = catalogue
+        self._endpoint = endpoint
+        self._vault = vault
+        self._clock = clock
+        self._offload = offload
+        self._at_once = at_once
+
+    async def drain(self, *, budget_seconds: float = 30.0) -> dict[str, int]:
+        """Until nothing is ready or the budget is spent. Returns counts by outcome."""
+        until = self._clock.monotonic() + budget_seconds
+        counts: Counter[str] = Counter()
+        while self._clock.monotonic() < until:
+            now = self._clock.now()
+            ready = await self._offload(self._tombstones.ready, now, self._at_once)
+            if not ready:
+                break
+            for receipts in await asyncio.gather(*map(self._work_off, ready)):
+                counts.update(receipt.outcome for receipt in receipts)
+        return dict(counts)
+
+    async def _work_off(self, buried: Buried) -> Sequence[Receipt]:
+        receipts = [await self._revoked(buried, pair) for pair in buried.pairs]
+        for receipt in receipts:
+            REVOCATIONS.labels(buried.provider, receipt.outcome).inc()
+        now = self._clock.now()
+        await self._offload(
+            self._tombstones.settle, buried, receipts, next_at=_next(buried, receipts, now), now=now
+        )
+        return receipts
+
+    async def _revoked(self, buried: Buried, pair: SealedPair) -> Receipt:
+        if buried.shared:
+            return Receipt(pair=pair, outcome="shared", detail={})
+        try:
+            return await self._asked(buried, pair)
+        except TamperError as error:
+            return Receipt(pair=pair, outcome="unreadable", detail={"code": error.code})
+        except ConfigurationError as error:  # an operator may mend it while we wait
+            return _later(buried, pair, error.code, "", self._clock.now())
+
+    async def _asked(self, buried: Buried, pair: SealedPair) -> Receipt:
+        connection = await self._offload(
+            self._connections.get, buried.key.tenant, buried.key.connection
+        )
+        if connection is None:
+            return Receipt(pair=pair, outcome="not_offered", detail={"code": "connection_gone"})
+        provider = self._catalogue.entry(buried.provider, connection)
+        access = await self._offload(self._opened, buried, pair, "at")
+        refresh = await self._offload(self._opened, buried, pair, "rt")
+        ask = partial(self._ask, buried, pair, provider=provider, connection=connection)
+        receipt = await ask(access=access, refresh=refresh)
+        both = access is not None and refresh is not None
+        if receipt.outcome == "revoked" and both and provider.revocation_effect in _ONE_TOKEN:
+            second = await ask(access=access, refresh=None)
+            return second if second.outcome != "not_offered" else receipt
+        return receipt
+
+    async def _ask(
+        self,
+        buried: Buried,
+        pair: SealedPair,
+        *,
+        provider: Provider,
+        connection: ConnectionConfig,
+        access: Secret | None,
+        refresh: Secret | None,
+    ) -> Receipt:
+        """One request to the provider, and its answer as a receipt."""
+        now = self._clock.now()
+        by_hand = provider.revocation_by_hand
+        request = provider.revocation(
+            connection, access_token=access, refresh_token=refresh, now=now
+        )
+        if request is None:
+            return Receipt(pair=pair, outcome="not_offered", detail=_told(by_hand=by_hand))
+        outcome = await self._endpoint.exchange(
+            request, gate=lambda: True, read_timeout=READ_TIMEOUT
+        )
+        if not isinstance(outcome, Answered):
+            sent = "not_sent" if isinstance(outcome, NotSent) else "no_answer"
+            return _later(buried, pair, f"{sent}:{outcome.reason}", by_hand, now)
+        match provider.read_revocation(outcome):
+            case RevocationVerdict.REVOKED:
+                effect = provider.revocation_effect
+                return Receipt(pair=pair, outcome="revoked", detail=_told(effect=effect))
+            case RevocationVerdict.REFUSED:
+                detail = _told(by_hand=by_hand, code=f"http_{outcome.status}")
+                return Receipt(pair=pair, outcome="refused", detail=detail)
+            case _:
+                return _later(buried, pair, f"http_{outcome.status}", by_hand, now)
+
+    def _opened(self, buried: Buried, pair: SealedPair, kind: str) -> Secret | None:
+        sealed = pair.access_token if kind == "at" else pair.refresh_token
+        key = buried.access_key if kind == "at" else buried.refresh_key
+        if sealed is None or key is None:
+            return None
+        return self._vault.open(
+            sealed,
+            tenant=buried.key.tenant,
+            grant=buried.id,
+            generation=pair.generation,
+            kind=kind,
+            key=key,
+        )
+
+
+def _later(buried: Buried, pair: SealedPair, code: str, by_hand: str, now: datetime) -> Receipt:
+    """Asked again after a pause, until patience ends and the receipt says so."""
+    over = now - buried.tombstoned_at >= GIVE_UP_AFTER
+    return Receipt(
+        pair=pair,
+        outcome="gave_up" if over else "later",
+        detail=_told(code=code, by_hand=by_hand if over else ""),
+    )
+
+
+def _next(buried: Buried, receipts: Sequence[Receipt], now: datetime) -> datetime | None:
+    """When to come back; None: all is done and no answer can bring tokens any more."""
+    if not all(receipt.final for receipt in receipts):
+        return now + pause_after(buried.failures)
+    if buried.arriving_until is not None:
+        return min(buried.arriving_until, now + pause_after(buried.failures))
+    return None
+
+
+def _told(**detail: str) -> dict[str, object]:
+    return {name: value for name, value in detail.items() if value}

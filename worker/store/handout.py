@@ -1,0 +1,245 @@
+"""Grants as readers see them. No statement here selects a refresh token (I17)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, Row, bindparam, func, or_, select, update
+
+from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, Forward, Moment, Push
+from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
+from worker.domain.held import Ask, HeldGrant
+from worker.domain.ports import AuditRecord
+from worker.store.engine import reading, writing
+from worker.store.tables import AuditRow, CandidateRow, ConnectionRow, GrantRow
+
+FORCED = "renewal_forced"  # the audit verb that is counted
+
+
+class Audit(Protocol):
+    """The audit log, written inside the caller's transaction."""
+
+    def append(self, connection: Connection, records: Sequence[AuditRecord]) -> object: ...
+
+
+_COLUMNS = select(
+    GrantRow.id,
+    GrantRow.tenant,
+    GrantRow.connection,
+    GrantRow.identity_user_id,
+    GrantRow.part,
+    GrantRow.user_id,
+    GrantRow.strategy,
+    GrantRow.provider,
+    GrantRow.state,
+    GrantRow.reason,
+    GrantRow.renewable,
+    GrantRow.alias_of,
+    GrantRow.generation,
+    GrantRow.access_token,
+    GrantRow.access_key,
+    GrantRow.token_type,
+    GrantRow.scope,
+    GrantRow.issued_at,
+    GrantRow.expiry,
+    GrantRow.expires_at,
+    GrantRow.refresh_expires_at,
+    GrantRow.renewed_at,
+    GrantRow.due_at,
+    GrantRow.not_before,
+    GrantRow.failures,
+    GrantRow.last_error,
+    GrantRow.suspect_since,
+)
+_BY_ID = _COLUMNS.where(GrantRow.id == bindparam("grant"))
+_OF_USER = _COLUMNS.where(
+    GrantRow.tenant == bindparam("tenant"), GrantRow.user_id == bindparam("user")
+).order_by(GrantRow.connection, GrantRow.identity_user_id, GrantRow.part)
+_FIND = _OF_USER.where(
+    GrantRow.connection == bindparam("connection"), GrantRow.part == GrantPart.USER.value
+)
+_FIND_IDENTITY = _FIND.where(GrantRow.identity_user_id == bindparam("identity"))
+_ADMIN = _COLUMNS.where(
+    GrantRow.tenant == bindparam("tenant"),
+    GrantRow.connection == bindparam("connection"),
+    GrantRow.part == GrantPart.ADMIN.value,
+)
+
+
+class HandoutRepository:
+    """Reads by primary key or by the user's index, without a transaction around them."""
+
+    def __init__(self, engine: Engine, audit: Audit) -> None:
+        self._engine = engine
+        self._audit = audit
+
+    def find(self, ask: Ask) -> Sequence[HeldGrant]:
+        """What answers to the question; several rows where one user has several accounts."""
+        asked = {"tenant": ask.tenant, "connection": ask.connection}
+        if ask.user_id is None:
+            return self._rows(_ADMIN, asked)
+        asked["user"] = ask.user_id
+        if ask.identity is None:
+            return self._rows(_FIND, asked)
+        return self._rows(_FIND_IDENTITY, asked | {"identity": ask.identity})
+
+    def by_id(self, grant: GrantId) -> HeldGrant | None:
+        return next(iter(self._rows(_BY_ID, {"grant": grant})), None)
+
+    def of_user(self, tenant: str, user_id: str) -> Sequence[HeldGrant]:
+        return self._rows(_OF_USER, {"tenant": tenant, "user": user_id})
+
+    def bring_forward(self, grant: GrantId, now: datetime, *, actor: str) -> Forward:
+        """Make a grant due now, at most five times an hour and never against the schedule's word.
+
+        A grant that backs off after failures keeps its time: the provider may have asked for it.
+        """
+        with writing(self._engine) as connection:
+            retry_at = self._forced_enough(connection, grant, now)
+            if retry_at is None and connection.execute(_made_due(grant, now)).rowcount:
+                self._audit.append(connection, [_forced_record(connection, grant, now, actor)])
+                return Forward(Push.DUE)
+            return _why_not(connection, grant, now, retry_at)
+
+    def why_stopped(self, tenant: str, connection: str) -> str | None:
+        asked = select(ConnectionRow.stopped).where(
+            ConnectionRow.tenant == tenant, ConnectionRow.name == connection
+        )
+        with reading(self._engine) as reader:
+            return reader.execute(asked).scalar_one_or_none()
+
+    def timeline(self, grant: GrantId, limit: int) -> Sequence[Moment]:
+        """Newest first."""
+        asked = (
+            select(AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.detail)
+            .where(AuditRow.grant_id == grant)
+            .order_by(AuditRow.at.desc(), AuditRow.chain, AuditRow.seq.desc())
+            .limit(limit)
+        )
+        with reading(self._engine) as reader:
+            rows = reader.execute(asked).all()
+        return [Moment(at=r.at, actor=r.actor, verb=r.verb, detail=r.detail) for r in rows]
+
+    def candidates(self, grant: GrantId) -> Mapping[str, int]:
+        """Unspent refresh tokens beside the current one, counted by why they are kept."""
+        asked = select(CandidateRow.why).where(
+            CandidateRow.grant_id == grant, CandidateRow.spent_at.is_(None)
+        )
+        with reading(self._engine) as reader:
+            return dict(Counter(reader.execute(asked).scalars()))
+
+    def record(self, records: Sequence[AuditRecord]) -> None:
+        with writing(self._engine) as connection:
+            self._audit.append(connection, records)
+
+    def _rows(self, statement: Any, asked: Mapping[str, object]) -> list[HeldGrant]:
+        with reading(self._engine) as connection:
+            return [_held(row) for row in connection.execute(statement, asked)]
+
+    def _forced_enough(
+        self, connection: Connection, grant: GrantId, now: datetime
+    ) -> datetime | None:
+        """When the hour's first forced renewal is an hour old; None: there is room for one."""
+        forced = select(func.count(), func.min(AuditRow.at)).where(
+            AuditRow.grant_id == grant,
+            AuditRow.at > now - timedelta(hours=1),
+            AuditRow.verb == FORCED,
+        )
+        count, first = connection.execute(forced).one()
+        return first + timedelta(hours=1) if count >= FORCED_PER_HOUR else None
+
+
+def _made_due(grant: GrantId, now: datetime) -> Any:
+    """One statement decides: of two at once the second finds the grant already due."""
+    return (
+        update(GrantRow)
+        .where(
+            GrantRow.id == grant,
+            GrantRow.state == GrantState.ACTIVE.value,
+            GrantRow.tombstoned_at.is_(None),
+            GrantRow.renewable,
+            GrantRow.alias_of.is_(None),
+            GrantRow.attempt.is_(None),
+            GrantRow.failures == 0,
+            or_(GrantRow.due_at.is_(None), GrantRow.due_at > now),
+            or_(GrantRow.not_before.is_(None), GrantRow.not_before <= now),
+            or_(GrantRow.renewed_at.is_(None), GrantRow.renewed_at <= now - FORCED_GAP),
+        )
+        .values(due_at=now)
+    )
+
+
+def _why_not(
+    connection: Connection, grant: GrantId, now: datetime, retry_at: datetime | None
+) -> Forward:
+    row = connection.execute(
+        select(
+            GrantRow.state,
+            GrantRow.renewable,
+            GrantRow.alias_of,
+            GrantRow.due_at,
+            GrantRow.attempt,
+            GrantRow.not_before,
+            GrantRow.renewed_at,
+            GrantRow.failures,
+        ).where(GrantRow.id == grant)
+    ).one_or_none()
+    if row is None or row.state != GrantState.ACTIVE or not row.renewable or row.alias_of:
+        return Forward(Push.IMPOSSIBLE)
+    if row.attempt is not None or (row.due_at is not None and row.due_at <= now):
+        return Forward(Push.DUE)
+    rested = row.renewed_at and row.renewed_at + FORCED_GAP
+    times = [when for when in (retry_at, row.not_before, rested) if when and when > now]
+    if row.failures and row.due_at is not None:
+        times = [row.due_at]
+    return Forward(Push.TOO_SOON, max(times, default=now))
+
+
+def _forced_record(
+    connection: Connection, grant: GrantId, now: datetime, actor: str
+) -> AuditRecord:
+    tenant = connection.execute(select(GrantRow.tenant).where(GrantRow.id == grant)).scalar_one()
+    return AuditRecord(at=now, actor=actor, verb=FORCED, tenant=tenant, grant=grant)
+
+
+def _held(row: Row[Any]) -> HeldGrant:
+    key = GrantKey(
+        tenant=row.tenant,
+        connection=row.connection,
+        identity_user_id=row.identity_user_id,
+        part=GrantPart(row.part),
+    )
+    return HeldGrant(
+        id=GrantId(row.id),
+        key=key,
+        user_id=row.user_id,
+        strategy=row.strategy,
+        provider=row.provider,
+        state=GrantState(row.state),
+        reason=row.reason,
+        renewable=row.renewable,
+        alias_of=_grant_id(row.alias_of),
+        generation=row.generation,
+        access_token=row.access_token,
+        access_key=row.access_key,
+        token_type=row.token_type,
+        scope=row.scope,
+        issued_at=row.issued_at,
+        expiry=ExpiryKind(row.expiry),
+        expires_at=row.expires_at,
+        refresh_expires_at=row.refresh_expires_at,
+        renewed_at=row.renewed_at,
+        due_at=row.due_at,
+        not_before=row.not_before,
+        failures=row.failures,
+        last_error=row.last_error,
+        suspect_since=row.suspect_since,
+    )
+
+
+def _grant_id(value: UUID | None) -> GrantId | None:
+    return None if value is None else GrantId(value)

@@ -1,0 +1,372 @@
+"""Tombstones: from the moment one commits nothing is served or spent, and nothing comes back (I14).
+
+TOMBSTONED → REVOKING (a revoker has it; `not_before` is its lease and the pause between tries) →
+ERASED (ciphertexts, wrapped keys and candidates destroyed; the row stays, so that nothing that
+arrives late finds the place free).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    and_,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+
+from worker.domain.burial import Buried, Receipt, SealedPair, Selection
+from worker.domain.event import Trigger
+from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
+from worker.domain.held import GONE
+from worker.domain.ports import AuditRecord, Notice
+from worker.store.engine import reading, writing
+from worker.store.handout import Audit
+from worker.store.tables import AuditRow, CandidateRow, GrantRow, PullRow
+
+LEASE = timedelta(minutes=2)  # of one revoker on one grant
+LATE_ANSWERS = timedelta(minutes=10)  # after a lease: the longest hold, and a journal's replay
+
+AddNotices = Callable[[Connection, Sequence[Notice], datetime], None]
+
+_WAITING = text("grants.state IN ('tombstoned', 'revoking')")  # literal: fits the partial index
+_ENDED = {
+    "access_token": None,
+    "refresh_token": None,
+    "access_key": None,
+    "refresh_key": None,
+    "at_fp": None,
+    "rt_fp": None,
+    "scope": None,
+}
+
+
+class TombstoneRepository:
+    """Every step is one short transaction with its audit in it (I19)."""
+
+    def __init__(self, engine: Engine, audit: Audit, add_notices: AddNotices) -> None:
+        self._engine = engine
+        self._audit = audit
+        self._add_notices = add_notices
+
+    def bury(
+        self, selection: Selection, *, why: str, actor: str, now: datetime, user_gone: bool = False
+    ) -> Sequence[GrantId]:
+        """Tombstone what is selected and not gone yet.
+
+        The fence rises, so that an exchange under way keeps its answer as a candidate, where the
+        revoker finds it (C20). `user_gone`: a pull that began before never merges either.
+        """
+        with writing(self._engine) as connection:
+            rows = connection.execute(
+                update(GrantRow)
+                .where(*_selected(selection), GrantRow.state.not_in([s.value for s in GONE]))
+                .values(
+                    state=GrantState.TOMBSTONED.value,
+                    reason=why,
+                    tombstoned_at=now,
+                    due_at=None,
+                    not_before=None,
+                    failures=0,
+                    fence=GrantRow.fence + 1,
+                )
+                .returning(GrantRow.id, GrantRow.user_id, *_KEY)
+            ).all()
+            if user_gone and selection.user_id is not None:
+                _raise_pull_fence(connection, selection.tenant, selection.user_id)
+            self._tell(connection, rows, why=why, actor=actor, now=now)
+        return [GrantId(row.id) for row in rows]
+
+    def ready(self, now: datetime, limit: int) -> Sequence[Buried]:
+        """Lease tombstoned grants whose pause is over."""
+        with writing(self._engine) as connection:
+            waiting = (
+                select(GrantRow.id)
+                .where(_WAITING, or_(GrantRow.not_before.is_(None), GrantRow.not_before <= now))
+                .order_by(GrantRow.tombstoned_at)
+                .limit(limit)
+                .with_for_update(skip_locked=True)
+            )
+            ids = connection.execute(waiting).scalars().all()
+            if not ids:
+                return []
+            rows = connection.execute(
+                update(GrantRow)
+                .where(GrantRow.id.in_(ids))
+                .values(state=GrantState.REVOKING.value, not_before=now + LEASE)
+                .returning(*_BURIED)
+            ).all()
+            candidates = connection.execute(
+                select(*_CANDIDATE).where(CandidateRow.grant_id.in_(ids))
+            ).all()
+        return [_buried(row, [c for c in candidates if c.grant_id == row.id], now) for row in rows]
+
+    def settle(
+        self,
+        buried: Buried,
+        receipts: Sequence[Receipt],
+        *,
+        next_at: datetime | None,
+        now: datetime,
+    ) -> None:
+        """Write the receipts; destroy what is done with. `next_at` None: all of it (ERASED)."""
+        with writing(self._engine) as connection:
+            if next_at is None and _another_arrived(connection, buried):
+                next_at = now
+            if next_at is None:
+                self._erase(connection, buried)
+            else:
+                self._postpone(connection, buried, receipts, next_at)
+            records = [_told(buried, receipt, now) for receipt in receipts]
+            if next_at is None:
+                records.append(_record(buried, "erased", {"keys_destroyed": True}, now))
+            if records:
+                self._audit.append(connection, records)
+
+    def receipt(self, grant: GrantId) -> Sequence[AuditRecord]:
+        """What was done, oldest first: the erasure receipt is read from the audit itself."""
+        asked = (
+            select(*_ENTRY)
+            .where(AuditRow.grant_id == grant, AuditRow.verb.in_(_RECEIPT_VERBS))
+            .order_by(AuditRow.at, AuditRow.chain, AuditRow.seq)
+        )
+        with reading(self._engine) as reader:
+            rows = reader.execute(asked).all()
+        return [
+            AuditRecord(
+                at=r.at, actor=r.actor, verb=r.verb, tenant=r.tenant, grant=grant, detail=r.detail
+            )
+            for r in rows
+        ]
+
+    def withdraw(
+        self, selection: Selection, *, why: str, actor: str, now: datetime
+    ) -> Sequence[GrantId]:
+        """Stop serving the present access tokens and have them renewed at once, without revoking.
+
+        For tokens that leaked while the consent is good: the old one counts as ended.
+        """
+        with writing(self._engine) as connection:
+            rows = connection.execute(
+                update(GrantRow)
+                .where(
+                    *_selected(selection),
+                    GrantRow.state == GrantState.ACTIVE.value,
+                    GrantRow.renewable,
+                )
+                .values(expires_at=now, expiry=ExpiryKind.AT.value, due_at=now)
+                .returning(GrantRow.id, *_KEY)
+            ).all()
+            records = [
+                AuditRecord(
+                    at=now,
+                    actor=actor,
+                    verb="withdrawn",
+                    tenant=row.tenant,
+                    grant=GrantId(row.id),
+                    detail={"why": why},
+                )
+                for row in rows
+            ]
+            if records:
+                self._audit.append(connection, records)
+        return [GrantId(row.id) for row in rows]
+
+    def _tell(
+        self,
+        connection: Connection,
+        rows: Sequence[Any],
+        *,
+        why: str,
+        actor: str,
+        now: datetime,
+    ) -> None:
+        records = [
+            AuditRecord(
+                at=now,
+                actor=actor,
+                verb="tombstoned",
+                tenant=row.tenant,
+                grant=GrantId(row.id),
+                detail={"why": why},
+            )
+            for row in rows
+        ]
+        notices = [
+            Notice(
+                tenant=row.tenant,
+                kind=Trigger.GRANT_REVOKED,
+                episode=f"revoked:{row.id}",
+                grant=GrantId(row.id),
+                key=_key(row),
+                user_id=row.user_id,
+                reason=why,
+            )
+            for row in rows
+        ]
+        if records:
+            self._audit.append(connection, records)
+            self._add_notices(connection, notices, now)
+
+    def _erase(self, connection: Connection, buried: Buried) -> None:
+        connection.execute(delete(CandidateRow).where(CandidateRow.grant_id == buried.id))
+        connection.execute(
+            update(GrantRow)
+            .where(GrantRow.id == buried.id, _WAITING)
+            .values(state=GrantState.ERASED.value, not_before=None, **_ENDED)
+        )
+
+    def _postpone(
+        self,
+        connection: Connection,
+        buried: Buried,
+        receipts: Sequence[Receipt],
+        next_at: datetime,
+    ) -> None:
+        done = [receipt for receipt in receipts if receipt.final]
+        spent = [r.pair.candidate for r in done if r.pair.candidate is not None]
+        connection.execute(delete(CandidateRow).where(CandidateRow.id.in_(spent)))
+        values: dict[str, object] = {"not_before": next_at}
+        if any(receipt.pair.candidate is None for receipt in done):
+            values |= {"access_token": None, "refresh_token": None}
+        if len(done) < len(receipts):
+            values["failures"] = buried.failures + 1
+        connection.execute(
+            update(GrantRow).where(GrantRow.id == buried.id, _WAITING).values(**values)
+        )
+
+
+_KEY = (GrantRow.tenant, GrantRow.connection, GrantRow.identity_user_id, GrantRow.part)
+_BURIED = (
+    GrantRow.id,
+    *_KEY,
+    GrantRow.user_id,
+    GrantRow.provider,
+    GrantRow.tombstoned_at,
+    GrantRow.failures,
+    GrantRow.alias_of,
+    GrantRow.generation,
+    GrantRow.access_token,
+    GrantRow.refresh_token,
+    GrantRow.access_key,
+    GrantRow.refresh_key,
+    GrantRow.expires_at,
+    GrantRow.attempt,
+    GrantRow.lease_until,
+)
+_CANDIDATE = (
+    CandidateRow.id,
+    CandidateRow.grant_id,
+    CandidateRow.generation,
+    CandidateRow.access_token,
+    CandidateRow.refresh_token,
+    CandidateRow.expires_at,
+)
+_ENTRY = (AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.tenant, AuditRow.detail)
+_RECEIPT_VERBS = ("tombstoned", "revocation", "erased")
+
+
+def _selected(selection: Selection) -> Iterable[ColumnElement[bool]]:
+    yield GrantRow.tenant == selection.tenant
+    if selection.grant is not None:
+        yield GrantRow.id == selection.grant
+    if selection.user_id is not None:
+        yield GrantRow.user_id == selection.user_id
+    if selection.connection is not None:
+        yield GrantRow.connection == selection.connection
+    if selection.handed_since is not None or selection.handed_to is not None:
+        yield exists().where(*_handed(selection))
+
+
+def _handed(selection: Selection) -> Iterable[ColumnElement[bool]]:
+    yield and_(AuditRow.grant_id == GrantRow.id, AuditRow.verb == "token_read")
+    if selection.handed_since is not None:
+        yield AuditRow.at >= selection.handed_since
+    if selection.handed_to is not None:
+        yield AuditRow.actor == f"key:{selection.handed_to}"
+
+
+def _raise_pull_fence(connection: Connection, tenant: str, user_id: str) -> None:
+    subject = f"user:{user_id}"
+    raised = connection.execute(
+        update(PullRow)
+        .where(PullRow.tenant == tenant, PullRow.subject == subject)
+        .values(fence=PullRow.fence + 1)
+    )
+    if not raised.rowcount:
+        connection.execute(
+            insert(PullRow).values(tenant=tenant, subject=subject, fence=1, missing=0)
+        )
+
+
+def _buried(row: Any, candidates: Sequence[Any], now: datetime) -> Buried:
+    pairs = [_pair(None, row)] if row.access_token or row.refresh_token else []
+    pairs += [_pair(candidate.id, candidate) for candidate in candidates]
+    arriving = row.lease_until + LATE_ANSWERS if row.attempt and row.lease_until else None
+    return Buried(
+        id=GrantId(row.id),
+        key=_key(row),
+        user_id=row.user_id,
+        provider=row.provider,
+        tombstoned_at=row.tombstoned_at,
+        failures=row.failures,
+        shared=row.alias_of is not None,
+        access_key=row.access_key,
+        refresh_key=row.refresh_key,
+        pairs=pairs,
+        arriving_until=arriving if arriving and arriving > now else None,
+    )
+
+
+def _pair(candidate: int | None, row: Any) -> SealedPair:
+    return SealedPair(
+        candidate=candidate,
+        generation=row.generation,
+        access_token=row.access_token,
+        refresh_token=row.refresh_token,
+        access_expires_at=row.expires_at,
+    )
+
+
+def _another_arrived(connection: Connection, buried: Buried) -> bool:
+    """A candidate that came while its siblings were being revoked: it has to be revoked first."""
+    known = [pair.candidate for pair in buried.pairs if pair.candidate is not None]
+    newer = select(CandidateRow.id).where(
+        CandidateRow.grant_id == buried.id, CandidateRow.id.not_in(known)
+    )
+    return connection.execute(newer.limit(1)).first() is not None
+
+
+def _told(buried: Buried, receipt: Receipt, now: datetime) -> AuditRecord:
+    detail = {"outcome": receipt.outcome, "generation": receipt.pair.generation, **receipt.detail}
+    return _record(buried, "revocation", detail, now)
+
+
+def _record(buried: Buried, verb: str, detail: dict[str, object], now: datetime) -> AuditRecord:
+    return AuditRecord(
+        at=now,
+        actor="worker:revoker",
+        verb=verb,
+        tenant=buried.key.tenant,
+        grant=buried.id,
+        detail=detail,
+    )
+
+
+def _key(row: Any) -> GrantKey:
+    return GrantKey(
+        tenant=row.tenant,
+        connection=row.connection,
+        identity_user_id=row.identity_user_id,
+        part=GrantPart(row.part),
+    )
