@@ -14,7 +14,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 @dataclass
 class Line:
     provider: str
-    due_at: datetime
+    since: datetime
 
 
 @dataclass

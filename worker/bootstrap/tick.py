@@ -19,17 +19,17 @@ _log = logger(__name__)
 
 
 class Due(Protocol):
-    """The earliest work of one entry."""
+    """One tenant has grants due at one provider."""
 
     @property
     def provider(self) -> str: ...
 
     @property
-    def due_at(self) -> datetime: ...
+    def since(self) -> datetime: ...
 
 
 class Schedule(Protocol):
-    """What the tick asks the store; `worker.store.overview.Overview` meets it."""
+    """What the tick asks the store."""
 
     def due(self) -> Sequence[Due]: ...
 
@@ -48,7 +48,7 @@ class TaskHints(Protocol):
 
 def tick(schedule: Schedule, hints: TaskHints, now: datetime) -> dict[str, int]:
     """One hint per entry with due work, one for events, one for notices. Returns counts."""
-    due = sorted({line.provider for line in schedule.due() if line.due_at <= now})
+    due = sorted({line.provider for line in schedule.due() if line.since <= now})
     for provider in due:
         hints.renew(provider)
     if events := schedule.events_due(now):
@@ -85,7 +85,7 @@ class SelfSweep:
         """Do what nobody took; returns how many kinds of work that were."""
         since = self.clock.now() - 2 * self.every
         lines = await self.offload(self.schedule.due)
-        left = sorted({line.provider for line in lines if line.due_at <= since})
+        left = sorted({line.provider for line in lines if line.since <= since})
         if left:
             _log.info("sweeping work that no hint brought", providers=left)
         await asyncio.gather(*(self.renew(provider) for provider in left))

@@ -1,36 +1,24 @@
-"""What is due, and how things stand: the reads of the tick, of `status` and of `/metrics`."""
+"""How things stand: the reads of the tick, of `status` and of `/metrics`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Connection,
     Engine,
     Select,
     case,
     func,
     or_,
     select,
-    tuple_,
 )
 
 from worker.domain.grant import ExpiryKind, GrantState
 from worker.store.engine import reading
 from worker.store.tables import ConnectionRow, GrantRow, HostRow, InboxRow, OutboxRow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueLine:
-    """The earliest work of one catalogue entry at one tenant."""
-
-    provider: str
-    tenant: str
-    due_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +54,6 @@ class Overview:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-
-    def due(self) -> list[DueLine]:
-        """The earliest due grant per entry and tenant, due already or not.
-
-        Hops over the due index from one (provider, tenant) to the next: as many index lookups as
-        there are pairs, whether there are a hundred grants or a hundred million.
-        """
-        with reading(self._engine) as connection:
-            return list(_hop(connection))
 
     def events_due(self, now: datetime) -> bool:
         due = select(InboxRow.id).where(InboxRow.next_at.is_not(None), InboxRow.next_at <= now)
@@ -125,23 +104,6 @@ class Overview:
                 bad = select(func.count()).where(InboxRow.state.in_(["failed", "unreadable"]))
                 failed = connection.execute(bad).scalar_one()
         return QueueLine(waiting=count, failed=failed, oldest_at=oldest)
-
-
-def _hop(connection: Connection) -> Iterator[DueLine]:
-    place = (GrantRow.provider, GrantRow.tenant)
-    query = (
-        select(*place, GrantRow.due_at)
-        .where(GrantRow.due_at.is_not(None))
-        .order_by(*place, GrantRow.due_at)
-        .limit(1)
-    )
-    row = connection.execute(query).first()
-    while row is not None:
-        provider, tenant, due_at = row
-        assert due_at is not None  # by the WHERE
-        yield DueLine(provider=provider, tenant=tenant, due_at=due_at)
-        beyond = tuple_(*place) > tuple_(provider, tenant)
-        row = connection.execute(query.where(beyond)).first()
 
 
 def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:

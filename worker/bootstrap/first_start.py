@@ -1,0 +1,65 @@
+"""What a first start makes: a data directory, a keyring, and an embedded database's schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worker.domain.errors import ConfigurationError
+from worker.settings import Settings
+from worker.store import migrate
+from worker.store.engine import open_engine
+from worker.vault import Keyring
+
+
+def first_start(settings: Settings) -> list[str]:
+    """Make what is missing; returns what to tell the operator.
+
+    A keyring is made only where nothing can be sealed under another one yet. A database on a
+    server is never migrated unasked: several machines may share it.
+    Raises: ConfigurationError with the command to run.
+    """
+    return [*_keyring(settings), *_schema(settings), *_least_key()]
+
+
+def _keyring(settings: Settings) -> list[str]:
+    if ":" in settings.keyring or Path(settings.keyring).exists():
+        return []
+    if _has_data(settings):
+        raise ConfigurationError(
+            f"no keyring at {settings.keyring}, but the store holds sealed tokens: restore the"
+            " keyring, or point EVERGRANT_KEYRING to it",
+            code="keyring_missing",
+        )
+    Path(settings.keyring).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    Keyring.create(settings.keyring)
+    return [f"made a keyring: {settings.keyring} (back it up; without it no token opens)"]
+
+
+def _has_data(settings: Settings) -> bool:
+    if settings.embedded_database and not Path(settings.database_url.split(":///")[1]).exists():
+        return False
+    engine = open_engine(settings.database_url)
+    try:
+        return migrate.revision_of(engine) is not None
+    finally:
+        engine.dispose()
+
+
+def _schema(settings: Settings) -> list[str]:
+    engine = open_engine(settings.database_url)
+    try:
+        if migrate.is_current(engine):
+            return []
+        if not settings.embedded_database:
+            raise ConfigurationError("the database is not migrated: run `evergrant migrate` first")
+        migrate.upgrade(engine)
+        return ["migrated the embedded database"]
+    finally:
+        engine.dispose()
+
+
+def _least_key() -> list[str]:
+    return [
+        "note: all roles on this machine read one keyring file; for separated keys run each role"
+        " on its own (docs/operating.md)"
+    ]

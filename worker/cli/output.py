@@ -1,0 +1,119 @@
+"""How commands speak: tables for people, JSON for programs, errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from worker.domain.errors import (
+    ConfigurationError,
+    NotFoundError,
+    TransientError,
+    WorkerError,
+)
+from worker.domain.secret import Secret
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Tenant = Annotated[
+    str | None, typer.Option("--tenant", "-t", help="Which tenant; needed when there are several.")
+]
+
+EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_TRY_LATER = 1, 2, 3, 75  # 75: sysexits EX_TEMPFAIL
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, default=plain, ensure_ascii=False, indent=2) + "\n")
+
+
+def plain(value: object) -> object:
+    """What JSON cannot say by itself. A `Secret` stays blank."""
+    for kind, said in _SAID.items():
+        if isinstance(value, kind):
+            return said(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)
+
+
+_SAID: dict[type, Callable[[Any], object]] = {
+    datetime: lambda moment: moment.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+    timedelta: lambda length: length.total_seconds(),
+    Enum: lambda member: member.value,
+    bytes: lambda raw: raw.decode("utf-8", "replace"),
+    Secret: str,
+    Mapping: dict,
+    Set: sorted,
+    tuple: list,
+}
+
+
+def print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str, title: str = ""
+) -> None:
+    """Only what `columns` names; column `a_b` is headed "a b"."""
+    if not rows:
+        out.print(empty)
+        return
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
+    for column in columns:
+        number = all(isinstance(row.get(column), int | float) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(cell(row.get(column)) for column in columns))
+    out.print(table)
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """One thing, a fact a line; facts that are not there are left out."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        if value not in (None, "", [], {}):
+            out.print(f"{name.replace('_', ' '):<{width}}  {cell(value)}", markup=False)
+
+
+def cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return when(value)
+    return str(plain(value)) if not isinstance(value, str | int | float) else str(value)
+
+
+def when(moment: datetime, now: datetime | None = None) -> str:
+    """ "in 5 min", "2 h ago": what an operator wants to know of an instant."""
+    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    size = abs(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if size >= 2 * length:
+            amount = f"{size / length:.0f} {unit}"
+            break
+    else:
+        amount = f"{size:.0f} s"
+    return f"in {amount}" if seconds >= 0 else f"{amount} ago"
+
+
+def explain(error: WorkerError) -> None:
+    err.print("[bold red]error[/]", end=" ")
+    err.print(str(error), markup=False)
+
+
+def exit_code(error: WorkerError) -> int:
+    if isinstance(error, ConfigurationError):
+        return EXIT_USAGE
+    if isinstance(error, NotFoundError):
+        return EXIT_NOT_FOUND
+    return EXIT_TRY_LATER if isinstance(error, TransientError) else EXIT_FAILED

@@ -1,0 +1,227 @@
+"""The roles: `up`, and each one by itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker import settings as _settings
+from worker.cli.output import err, out
+from worker.domain.errors import ConfigurationError
+from worker.settings import Settings
+
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+def _start(role: str, *, supervised: bool = False) -> Settings:
+    """Read the settings and set up logs and metrics; before anything heavy is imported."""
+    settings = _settings.load()
+    _settings.share_metrics(settings.data_dir)
+    from worker.monitoring import logs
+
+    logs.configure(json=settings.log_format == "json", level=settings.log_level, role=role)
+    if supervised:
+        from worker.cli.supervisor import end_with_parent
+
+        end_with_parent()
+    else:
+        announce(settings)
+    return settings
+
+
+def announce(settings: Settings) -> None:
+    """Say aloud what an operator must not overlook."""
+    for warning in settings.warnings:
+        err.print(f"[yellow]warning[/] {warning}")
+    if settings.allow_loopback:
+        err.print(
+            "[bold yellow]warning[/] EVERGRANT_ALLOW_LOOPBACK=1: plain http and private addresses"
+            " are accepted as tenants and token endpoints. Never set this in production."
+        )
+
+
+def web(supervised: Supervised = False) -> None:
+    """Webhooks in, access tokens out, health and metrics.
+
+    Example: EVERGRANT_HOST=0.0.0.0 evergrant web
+    """
+    settings = _start("web", supervised=supervised)
+    import uvicorn
+
+    from worker.bootstrap.web import build_web
+
+    uvicorn.run(
+        build_web(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,  # paths carry user ids
+        lifespan="on",  # "auto" would swallow a failed start
+        server_header=False,
+        timeout_keep_alive=65,
+        timeout_graceful_shutdown=15,
+    )
+
+
+def worker(
+    queues: Annotated[
+        str, typer.Option(help="Only these queues, comma separated; all by default.")
+    ] = "",
+    concurrency: Annotated[
+        int | None, typer.Option(help="Hints at work at once; EVERGRANT_CONCURRENCY.")
+    ] = None,
+    supervised: Supervised = False,
+) -> None:
+    """Processes events and renews tokens. Start as many as you like.
+
+    Example: evergrant worker --queues renew.github,renew.google-oauth2
+    """
+    settings = _start("worker", supervised=supervised)
+    from worker.queue.app import worker_arguments
+    from worker.tasks.app import app
+
+    app.worker_main(
+        worker_arguments(
+            concurrency=concurrency or settings.concurrency,
+            queues=[name for name in queues.split(",") if name],
+        )
+    )
+
+
+def scheduler(supervised: Supervised = False) -> None:
+    """Celery beat: each tick, a hint for every provider with due work. Two are harmless."""
+    _start("scheduler", supervised=supervised)
+    from worker.tasks.app import app
+
+    app.start(["beat", "--loglevel=WARNING", "--pidfile="])
+
+
+def flower(supervised: Supervised = False) -> None:
+    """Flower: tasks per provider, in a browser. Read-only; its API is off.
+
+    Needs EVERGRANT_FLOWER_BASIC_AUTH=user:password unless it listens on loopback only.
+    """
+    settings = _start("flower", supervised=supervised)
+    from worker.tasks.app import app
+
+    app.start(flower_arguments(settings))
+
+
+def flower_arguments(settings: Settings) -> list[str]:
+    """Flower's command line. Raises: ConfigurationError when it would be open to the network."""
+    loopback = settings.flower_host in ("127.0.0.1", "localhost", "::1")
+    if not loopback and not settings.flower_basic_auth:
+        raise ConfigurationError(
+            f"Flower would listen on {settings.flower_host} without a password: set"
+            " EVERGRANT_FLOWER_BASIC_AUTH=user:password, or EVERGRANT_FLOWER_HOST=127.0.0.1"
+        )
+    if settings.flower_basic_auth:  # by environment: arguments show in the process list
+        os.environ["FLOWER_BASIC_AUTH"] = settings.flower_basic_auth.text()
+    os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
+    return [
+        "flower",
+        f"--address={settings.flower_host}",
+        f"--port={settings.flower_port}",
+        "--read_only=True",
+        "--max_tasks=5000",
+        "--inspect_timeout=5000",
+        "--purge_offline_workers=600",
+    ]
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    with_flower: Annotated[bool, typer.Option("--flower/--no-flower")] = False,
+) -> None:
+    """Everything on this machine: web, workers, scheduler. ^C ends it cleanly.
+
+    Embedded (SQLite, a queue of files) unless EVERGRANT_DATABASE_URL and EVERGRANT_BROKER_URL
+    say otherwise.
+    """
+    settings = _settings.load()
+    announce(settings)
+    prepare(settings)
+    from worker.cli.supervisor import Child, Supervisor
+
+    _forget_old_metrics(settings.data_dir)
+    roles = ["web", *(["worker"] * workers), "scheduler", *(["flower"] if with_flower else [])]
+    children = [
+        Child(_named(roles, at), _command(role), _environment()) for at, role in enumerate(roles)
+    ]
+    supervisor = Supervisor(children)
+    once_ready = lambda: _greet(settings, with_flower=with_flower)  # noqa: E731
+    raise typer.Exit(supervisor.run(once_started=once_ready))
+
+
+def prepare(settings: Settings) -> None:
+    """What a first start needs: data directory, keyring, and an embedded database's schema."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    from worker.bootstrap.first_start import first_start
+
+    for line in first_start(settings):
+        out.print(line, markup=False)
+
+
+def _named(roles: list[str], at: int) -> str:
+    same = roles.count(roles[at])
+    return roles[at] if same == 1 else f"{roles[at]}{roles[:at].count(roles[at]) + 1}"
+
+
+def _command(role: str) -> list[str]:
+    return [sys.executable, "-m", "worker.cli", role, "--supervised"]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def _forget_old_metrics(data_dir: Path) -> None:
+    """Counters begin at 0 with the process tree, as Prometheus expects of a restart."""
+    for file in (data_dir / "metrics").glob("*.db"):
+        file.unlink(missing_ok=True)
+
+
+def _greet(settings: Settings, *, with_flower: bool) -> None:
+    """Wait until the web process is ready, then say where things are."""
+    import httpx
+
+    until = time.monotonic() + 60
+    with httpx.Client(trust_env=False, timeout=2) as http:
+        while time.monotonic() < until:
+            try:
+                if http.get(f"{settings.base_url}/readyz").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            threading.Event().wait(0.2)
+    lines = [f"Evergrant is up at {settings.base_url}"]
+    for name in settings.tenants:
+        hooks = f"{settings.base_url}/hooks/auth0/{name}"
+        lines += [f"  tenant {name}: {hooks}/logs  {hooks}/events  {hooks}/actions"]
+    if not settings.tenants:
+        lines += ["  no tenant yet: set AUTH0_DOMAIN and friends, or run `evergrant init`"]
+    if with_flower:
+        lines += [f"  Flower: http://{settings.flower_host}:{settings.flower_port}"]
+    lines += ["  look around: evergrant status · evergrant doctor · ^C to stop"]
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def migrate() -> None:
+    """Bring the database's schema up to date. Safe to run twice, and from two places at once."""
+    settings = _settings.load()
+    from worker.store import migrate as migrations
+    from worker.store.engine import open_engine
+
+    engine = open_engine(settings.database_url)
+    before = migrations.revision_of(engine)
+    migrations.upgrade(engine)
+    after = migrations.revision_of(engine)
+    out.print(f"schema {after}" + ("" if before == after else f" (was {before or 'empty'})"))
