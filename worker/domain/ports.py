@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
 
+from worker.domain.event import Event
 from worker.domain.exchange import (
     Answered,
     ConnectionConfig,
@@ -213,10 +214,55 @@ class Connections(Protocol):
 class Pull(Protocol):
     """Re-read one user's copy at Auth0 and merge it (M1 to M9), under the pull fence."""
 
-    async def user(self, tenant: str, user_id: str) -> None:
-        """Raises: TransientError, NotFoundError (gone or linked away), ConfigurationError."""
+    async def user(self, tenant: str, user_id: str, *, login: Event | None = None) -> None:
+        """`login`: the event that told of one; says which identity's tokens it must have brought.
 
-    async def connection(self, tenant: str, name: str) -> None: ...
+        Raises: TransientError (also while that login's tokens are not readable yet; `retry_after`
+        says when to look again), NotFoundError (gone or linked away), ConfigurationError.
+        """
+
+    async def connection(self, tenant: str, name: str) -> None:
+        """By name or by `con_…` id. Raises: as above."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiToken:
+    """A Management API token and what it was granted."""
+
+    token: Secret
+    expires_at: datetime
+    scope: str
+
+
+class Tenants(Protocol):
+    """What all processes share about one Auth0 tenant: its token, its request budget, its brake."""
+
+    def token(self, tenant: str) -> ApiToken | None:
+        """The shared token, expired or not; None: nobody has fetched one."""
+
+    def put_token(self, tenant: str, token: ApiToken) -> None: ...
+
+    def drop_token(self, tenant: str) -> None: ...
+
+    def take(
+        self,
+        tenant: str,
+        bucket: str,
+        rate: float,
+        burst: float,
+        now: datetime,
+        *,
+        n: int = 1,
+        reserve: float = 0,
+    ) -> float:
+        """Take `n` requests from a shared token bucket; 0.0 if taken, else seconds to wait."""
+
+    def block(self, tenant: str, until: datetime) -> None:
+        """Nobody asks before `until`."""
+
+    def checkpoint(self, tenant: str) -> str | None: ...
+
+    def put_checkpoint(self, tenant: str, log_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,148 @@
+"""Connections: the tenant's word, the operator's word, and the secrets in between."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.clock import T0
+from worker.domain.errors import TamperError
+from worker.domain.exchange import ConnectionConfig
+from worker.domain.secret import Secret
+from worker.store.connections import ConnectionRepository, without_secrets
+from worker.store.engine import reading, writing
+from worker.vault import AesVault
+
+GOOGLE = ConnectionConfig(
+    tenant="acme",
+    name="google-oauth2",
+    id="con_1",
+    strategy="google-oauth2",
+    client_id="client-1",
+    client_secret=Secret("s3cret-of-google"),
+    options={"scope": ["email"], "token_endpoint": "https://oauth2.googleapis.com/token"},
+    headers={"X-Api-Key": Secret("header-s3cret")},
+    overrides={},
+    fetched_at=T0,
+    approved_host=None,
+    stopped=None,
+)
+
+
+@pytest.fixture
+def connections(engine: Engine, vault: AesVault) -> ConnectionRepository:
+    repository = ConnectionRepository(engine, vault)
+    repository.put(GOOGLE, options_seen=True)
+    return repository
+
+
+def test_what_was_put_is_got_by_name_and_by_id(connections: ConnectionRepository) -> None:
+    assert connections.get("acme", "google-oauth2") == GOOGLE
+    assert connections.get_by_id("acme", "con_1") == GOOGLE
+    assert connections.all("acme") == [GOOGLE]
+    assert connections.get("other", "google-oauth2") is None
+
+
+def test_no_secret_lies_in_the_open(connections: ConnectionRepository, engine: Engine) -> None:
+    with reading(engine) as connection:
+        row = connection.execute(text("SELECT * FROM connections")).one()
+    assert "s3cret" not in repr(tuple(row))
+
+
+def test_an_option_named_like_a_secret_is_not_stored() -> None:
+    told = {
+        "client_secret": "x",
+        "admin_refresh_token": "x",
+        "admin_access_token_expiresin": "x",
+        "nested": {"app_secret": "x", "tokenURL": "https://a/b"},
+        "list": [{"password": "x", "keep": 1}],
+        "token_endpoint": "https://a/t",
+    }
+    kept = {"nested": {"tokenURL": "https://a/b"}, "list": [{"keep": 1}]}
+    assert without_secrets(told) == {**kept, "token_endpoint": "https://a/t"}
+
+
+def test_a_reading_without_options_keeps_those_of_an_earlier_one(
+    connections: ConnectionRepository,
+) -> None:
+    """A lost scope must not cost the client secret that we already have."""
+    blind = replace(GOOGLE, client_id=None, client_secret=None, options={}, headers={})
+    connections.put(blind, options_seen=False)
+    assert connections.get("acme", "google-oauth2") == GOOGLE
+
+
+def test_a_reading_with_options_replaces_them(connections: ConnectionRepository) -> None:
+    changed = replace(GOOGLE, client_secret=None, options={"scope": []}, headers={})
+    connections.put(changed, options_seen=True)
+    assert connections.get("acme", "google-oauth2") == changed
+
+
+def test_a_stop_outlives_a_reading_until_it_is_reopened(connections: ConnectionRepository) -> None:
+    connections.stop("acme", "google-oauth2", reason="invalid_client", now=T0)
+    connections.stop("acme", "google-oauth2", reason="a later one", now=T0)
+    connections.put(GOOGLE, options_seen=True)
+    stopped = connections.get("acme", "google-oauth2")
+    assert stopped
+    assert stopped.stopped == "invalid_client"
+    connections.reopen("acme", "google-oauth2")
+    assert connections.get("acme", "google-oauth2") == GOOGLE
+
+
+def test_an_approved_host_outlives_a_reading(connections: ConnectionRepository) -> None:
+    connections.approve_host("acme", "google-oauth2", "oauth2.googleapis.com")
+    connections.put(GOOGLE, options_seen=True)
+    approved = connections.get("acme", "google-oauth2")
+    assert approved
+    assert approved.approved_host == "oauth2.googleapis.com"
+
+
+def test_a_brake_holds_until_its_end_or_its_release(connections: ConnectionRepository) -> None:
+    until = T0 + timedelta(minutes=10)
+    connections.brake("acme", "google-oauth2", until=until)
+    assert connections.braked(T0) == {("acme", "google-oauth2"): until}
+    assert connections.braked(until) == {}
+    connections.release("acme", "google-oauth2")
+    assert connections.braked(T0) == {}
+
+
+def test_a_deleted_connection_is_gone_until_it_is_put_again(
+    connections: ConnectionRepository,
+) -> None:
+    connections.mark_deleted("acme", "google-oauth2", T0)
+    assert connections.get("acme", "google-oauth2") is None
+    assert connections.all("acme") == []
+    connections.put(GOOGLE, options_seen=True)
+    assert connections.get("acme", "google-oauth2") == GOOGLE
+
+
+def test_the_operators_keys_are_laid_over_the_tenants(engine: Engine, vault: AesVault) -> None:
+    ours = {
+        "client_secret": Secret("ours"),
+        "enabled": False,
+        "token_url": "https://proxy.example/token",
+    }
+    repository = ConnectionRepository(engine, vault, overrides={("acme", "google-oauth2"): ours})
+    repository.put(GOOGLE, options_seen=True)
+    found = repository.get("acme", "google-oauth2")
+    assert found
+    assert found.client_secret == Secret("ours")
+    assert not found.enabled
+    assert found.overrides == {"token_url": "https://proxy.example/token"}
+
+
+def test_secrets_moved_to_another_connections_row_do_not_open(
+    connections: ConnectionRepository, engine: Engine
+) -> None:
+    connections.put(replace(GOOGLE, name="other", id="con_2"), options_seen=True)
+    with writing(engine) as connection:
+        connection.execute(
+            text(
+                "UPDATE connections SET secrets = "
+                "(SELECT secrets FROM connections c WHERE c.name = 'google-oauth2')"
+            )
+        )
+    with pytest.raises(TamperError):
+        connections.get("acme", "other")

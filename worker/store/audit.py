@@ -1,0 +1,183 @@
+"""The audit log: who did what to which grant, in chains that show every later change.
+
+An entry's hash covers the entry and the hash before it. Each process and thread writes a chain of
+its own, so none waits for another. A chain whose entries were all rewritten is still a chain:
+that is what the anchors are for (`worker.store.anchors`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, select
+
+from worker.domain.ports import AuditRecord
+from worker.store.engine import reading
+from worker.store.tables import AuditRow
+from worker.store.types import to_micros
+
+GENESIS = bytes(32)  # what the first entry of a chain is hashed upon
+_BATCH = 2000  # rows read at a time when verifying
+
+
+class AuditLog:
+    """Appends to this thread's chain. One per process, made after any fork."""
+
+    def __init__(self, node: str) -> None:
+        self._process = f"{node}/{os.getpid()}-{secrets.token_hex(4)}"
+        self._of_thread = threading.local()
+
+    def append(self, connection: Connection, records: Sequence[AuditRecord]) -> None:
+        """Write `records` within the caller's transaction: no audit, no change (I19).
+
+        The head is read back rather than remembered, for the transaction before this one may
+        have been rolled back, or may not have told how it ended.
+        """
+        if not records:
+            return
+        chain = self._chain()
+        seq, previous = _head(connection, chain)
+        rows = []
+        for seq, record in enumerate(records, start=seq + 1):  # noqa: B020 - goes on from it
+            row = _row(chain, seq, record)
+            row["hash"] = previous = entry_hash(previous, row)
+            rows.append(row)
+        connection.execute(insert(AuditRow), rows)
+
+    def _chain(self) -> str:
+        if not hasattr(self._of_thread, "chain"):
+            self._of_thread.chain = f"{self._process}/{secrets.token_hex(4)}"
+        chain: str = self._of_thread.chain
+        return chain
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain."""
+
+    chain: str
+    seq: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditProblem:
+    """One place where the log is not what we wrote."""
+
+    chain: str
+    seq: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.chain} entry {self.seq}: {self.what}"
+
+
+def verify(engine: Engine, anchored: Sequence[Head] = ()) -> list[AuditProblem]:
+    """Read the whole log and name each edit, removal, insertion and reordering.
+
+    Args:
+        anchored: heads noted outside the database; below them, rewriting and truncation show too.
+    """
+    marks = {(head.chain, head.seq): head.hash for head in anchored}
+    problems: list[AuditProblem] = []
+    chain, seq, previous = "", 0, GENESIS
+    for row in _entries(engine):
+        if row.chain != chain:
+            chain, seq, previous = row.chain, 0, GENESIS
+        problems.extend(_check(row, seq, previous, marks.pop((chain, row.seq), None)))
+        seq, previous = row.seq, row.hash
+    missing = [AuditProblem(chain, seq, "anchored, but gone") for chain, seq in marks]
+    return problems + sorted(missing, key=str)
+
+
+def heads(engine: Engine) -> list[Head]:
+    """Where every chain ends now."""
+    later = AuditRow.__table__.alias("later")
+    is_last = (
+        ~select(later.c.seq)
+        .where(later.c.chain == AuditRow.chain, later.c.seq > AuditRow.seq)
+        .exists()
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(
+            select(AuditRow.chain, AuditRow.seq, AuditRow.hash).where(is_last).order_by("chain")
+        )
+        return [Head(row.chain, row.seq, row.hash) for row in rows]
+
+
+def entry_hash(previous: bytes, row: dict[str, Any]) -> bytes:
+    """SHA-256 over the hash before it and the entry as canonical JSON."""
+    grant = row["grant_id"]
+    entry = [
+        row["chain"],
+        row["seq"],
+        to_micros(row["at"]),
+        row["actor"],
+        row["verb"],
+        row["tenant"],
+        grant.hex if grant else None,
+        row["detail"],
+    ]
+    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256(previous + text.encode()).digest()
+
+
+def _head(connection: Connection, chain: str) -> tuple[int, bytes]:
+    found = connection.execute(
+        select(AuditRow.seq, AuditRow.hash)
+        .where(AuditRow.chain == chain)
+        .order_by(AuditRow.seq.desc())
+        .limit(1)
+    ).first()
+    return (found.seq, found.hash) if found else (0, GENESIS)
+
+
+def _row(chain: str, seq: int, record: AuditRecord) -> dict[str, Any]:
+    return {
+        "chain": chain,
+        "seq": seq,
+        "at": record.at,
+        "actor": record.actor,
+        "verb": record.verb,
+        "tenant": record.tenant,
+        "grant_id": record.grant,
+        "detail": json.loads(json.dumps(dict(record.detail or {}))),  # as it will be read back
+    }
+
+
+def _check(row: Row[Any], seq: int, previous: bytes, mark: bytes | None) -> list[AuditProblem]:
+    found = []
+    if row.seq != seq + 1:
+        found.append(f"{row.seq - seq - 1} entries before it are missing")
+    elif entry_hash(previous, dict(row._mapping)) != row.hash:
+        found.append("changed, or not where it was written")
+    if mark is not None and mark != row.hash:
+        found.append("not the entry that was anchored")
+    return [AuditProblem(row.chain, row.seq, what) for what in found]
+
+
+def _entries(engine: Engine) -> Any:
+    """Every row, chain by chain, a batch at a time: the log may be larger than memory."""
+    after: tuple[str, int] = ("", 0)
+    while True:
+        batch = _entries_after(engine, after)
+        yield from batch
+        if len(batch) < _BATCH:
+            return
+        after = (batch[-1].chain, batch[-1].seq)
+
+
+def _entries_after(engine: Engine, after: tuple[str, int]) -> Sequence[Row[Any]]:
+    chain, seq = after
+    table = AuditRow.__table__
+    beyond = (table.c.chain > chain) | ((table.c.chain == chain) & (table.c.seq > seq))
+    with reading(engine) as connection:
+        order = select(table).where(beyond).order_by(table.c.chain, table.c.seq).limit(_BATCH)
+        return connection.execute(order).all()

@@ -1,0 +1,174 @@
+"""Auth0 connections as last read: their options in the open, their secrets sealed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, Row, select, update
+
+from worker.domain.exchange import ConnectionConfig
+from worker.domain.ports import Vault
+from worker.domain.secret import Secret
+from worker.store.engine import reading, writing
+from worker.store.tables import ConnectionRow
+from worker.store.upsert import insert_into
+
+_table = ConnectionRow.__table__
+_SECRET_NAME = re.compile(
+    r"secret|password|private_?key|signing_?key|assertion|(access|refresh|id|bearer|api)_?token$"
+    r"|^admin_.*token|custom_?headers",
+    re.IGNORECASE,
+)
+
+Overrides = Mapping[tuple[str, str], Mapping[str, object]]
+"""(tenant, connection name) to the operator's keys; `client_id`, `client_secret` (a `Secret`)
+and `enabled` among them replace what the tenant says, the rest is handed on."""
+
+
+class ConnectionRepository:
+    """Meets `Connections`. What an operator set in evergrant.toml is laid over each answer."""
+
+    def __init__(self, engine: Engine, vault: Vault, *, overrides: Overrides | None = None) -> None:
+        self._engine, self._vault, self._overrides = engine, vault, overrides or {}
+
+    def get(self, tenant: str, name: str) -> ConnectionConfig | None:
+        return self._one(_table.c.tenant == tenant, _table.c.name == name)
+
+    def get_by_id(self, tenant: str, connection_id: str) -> ConnectionConfig | None:
+        return self._one(_table.c.tenant == tenant, _table.c.connection_id == connection_id)
+
+    def all(self, tenant: str) -> Sequence[ConnectionConfig]:
+        """By name; deleted ones left out."""
+        where = select(_table).where(_table.c.tenant == tenant, _table.c.deleted_at.is_(None))
+        with reading(self._engine) as connection:
+            rows = connection.execute(where.order_by(_table.c.name)).all()
+        return [self._config(row) for row in rows]
+
+    def put(self, config: ConnectionConfig, *, options_seen: bool) -> None:
+        """Remember what the tenant said; a stop, a brake and the approved host stay as they are.
+
+        Without the scope `read:connections_options` Auth0 leaves the options out
+        (`options_seen` False): then the options and secrets of an earlier reading stay.
+        """
+        told = {
+            "connection_id": config.id,
+            "strategy": config.strategy,
+            "options_seen": options_seen,
+            "fetched_at": config.fetched_at,
+            "deleted_at": None,
+        }
+        options = {
+            "client_id": config.client_id,
+            "options": without_secrets(config.options),
+            "secrets": self._sealed(config),
+        }
+        with writing(self._engine) as connection:
+            insert = insert_into(connection, ConnectionRow)
+            connection.execute(
+                insert.values(
+                    tenant=config.tenant, name=config.name, **told, **options
+                ).on_conflict_do_update(
+                    index_elements=["tenant", "name"],
+                    set_={**told, **(options if options_seen else {})},
+                )
+            )
+
+    def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
+        """Take it out of renewal until somebody mends it; the first reason stands (I9)."""
+        self._update(tenant, name, _table.c.stopped.is_(None), stopped=reason, stopped_at=now)
+
+    def reopen(self, tenant: str, name: str) -> None:
+        self._update(tenant, name, stopped=None, stopped_at=None)
+
+    def approve_host(self, tenant: str, name: str, host: str) -> None:
+        """From now on refresh tokens of this connection go to `host` and nowhere else (I13)."""
+        self._update(tenant, name, approved_host=host)
+
+    def mark_deleted(self, tenant: str, name: str, now: datetime) -> None:
+        """The tenant has it no more; `put` brings it back."""
+        self._update(tenant, name, _table.c.deleted_at.is_(None), deleted_at=now)
+
+    def brake(self, tenant: str, name: str, *, until: datetime) -> None:
+        """Hold verdicts: too many grants turned suspect at once (I8)."""
+        self._update(tenant, name, brake_until=until)
+
+    def release(self, tenant: str, name: str) -> None:
+        """Verdicts may be given again: one succeeded, or a human says so."""
+        self._update(tenant, name, _table.c.brake_until.is_not(None), brake_until=None)
+
+    def braked(self, now: datetime) -> dict[tuple[str, str], datetime]:
+        """(tenant, connection) to the end of its brake, for brakes that still hold."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(_table).where(_table.c.brake_until > now))
+            return {(row.tenant, row.name): row.brake_until for row in rows}
+
+    def _one(self, *where: Any) -> ConnectionConfig | None:
+        with reading(self._engine) as connection:
+            row = connection.execute(
+                select(_table).where(*where, _table.c.deleted_at.is_(None))
+            ).first()
+        return self._config(row) if row else None
+
+    def _update(self, tenant: str, name: str, *where: Any, **values: Any) -> None:
+        this = (_table.c.tenant == tenant, _table.c.name == name)
+        with writing(self._engine) as connection:
+            connection.execute(update(ConnectionRow).where(*this, *where).values(values))
+
+    def _config(self, row: Row[Any]) -> ConnectionConfig:
+        secret, headers = self._opened(row)
+        ours = dict(self._overrides.get((row.tenant, row.name), {}))
+        client_id, client_secret = ours.pop("client_id", None), ours.pop("client_secret", None)
+        return ConnectionConfig(
+            tenant=row.tenant,
+            name=row.name,
+            id=row.connection_id,
+            strategy=row.strategy,
+            client_id=str(client_id) if client_id else row.client_id,
+            client_secret=client_secret if isinstance(client_secret, Secret) else secret,
+            options=row.options,
+            headers=headers,
+            enabled=ours.pop("enabled", True) is not False,
+            overrides=ours,
+            fetched_at=row.fetched_at,
+            approved_host=row.approved_host,
+            stopped=row.stopped,
+        )
+
+    def _sealed(self, config: ConnectionConfig) -> bytes | None:
+        secret = config.client_secret.text() if config.client_secret else None
+        headers = {name: value.text() for name, value in config.headers.items()}
+        if not secret and not headers:
+            return None
+        document = json.dumps({"client_secret": secret, "headers": headers})
+        return self._vault.seal_config(Secret(document), scope=scope_of(config.tenant, config.name))
+
+    def _opened(self, row: Row[Any]) -> tuple[Secret | None, dict[str, Secret]]:
+        if row.secrets is None:
+            return None, {}
+        opened = self._vault.open_config(row.secrets, scope=scope_of(row.tenant, row.name))
+        document = json.loads(opened.reveal())
+        headers = {name: Secret(value) for name, value in document["headers"].items()}
+        return Secret(document["client_secret"]) if document["client_secret"] else None, headers
+
+
+def scope_of(tenant: str, name: str) -> str:
+    """What the secrets of a connection are sealed for."""
+    return f"connection:{tenant}:{name}"
+
+
+def without_secrets(value: Any) -> Any:
+    """`options` as they may lie in the open: whatever is named like a secret is left out.
+
+    The reader takes only keys it knows; this is the second lock (I15).
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: without_secrets(inner)
+            for key, inner in value.items()
+            if not _SECRET_NAME.search(str(key))
+        }
+    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
