@@ -1,0 +1,161 @@
+"""All entries, the operator's merged in; finds the one that serves a grant."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from worker.domain.errors import ConfigurationError
+from worker.domain.exchange import ConnectionConfig
+from worker.providers import loading
+from worker.providers.asking import Surroundings
+from worker.providers.conditions import GrantSigns, holds, matches_host, matches_path, weight
+from worker.providers.provider import CatalogueProvider, Kind
+from worker.providers.vocabulary import Entry
+
+# Strategies that say nothing about who is behind them: the token URL does.
+GENERIC = frozenset({"oauth2", "oidc", "custom"})
+FALLBACK = "oauth2"
+
+
+def load_catalogue(
+    overrides: Mapping[str, Mapping[str, object]],
+    *,
+    allow_loopback: bool,
+    auth0_domains: Mapping[str, str] | None = None,
+    config_path: Path | None = None,
+) -> Catalogue:
+    """The shipped entries with `[providers.*]` of evergrant.toml over them.
+
+    Args:
+        auth0_domains: tenant → domain; some providers want the login's redirect URI again.
+        config_path: the file the overrides came from, for the line in a complaint.
+    Raises: ConfigurationError naming file, line, and what was probably meant.
+    """
+    raw, origin = loading.shipped()
+    loading.checked(raw, origin)
+    text = config_path.read_text(encoding="utf-8") if config_path else ""
+    name = config_path.name if config_path else "evergrant.toml"
+    above = loading.Origin(name=name, text=text, prefix="providers.")
+    for entry, keys in overrides.items():
+        # Alone first: a wrong key is the operator's, and so is the line to name.
+        loading.converted(keys, entry, above)
+    entries = loading.checked(loading.merged(raw, overrides), above) if overrides else None
+    around = Surroundings(allow_loopback=allow_loopback, auth0_domains=auth0_domains or {})
+    return Catalogue(entries or loading.checked(raw, origin), around)
+
+
+class Catalogue:
+    """Meets `domain.ports.Catalogue`; immutable."""
+
+    def __init__(self, entries: Mapping[str, Entry], around: Surroundings) -> None:
+        self._kinds = {name: Kind(name, entry) for name, entry in entries.items()}
+        self._around = around
+        self._overridden: dict[tuple[str, bytes], Kind] = {}
+
+    def names(self) -> Sequence[str]:
+        return list(self._kinds)
+
+    def __getitem__(self, name: str) -> Entry:
+        """The bare entry. Raises: ConfigurationError."""
+        return self._kind(name).entry
+
+    def resolve(
+        self,
+        connection: ConnectionConfig,
+        *,
+        has_refresh_token: bool,
+        access_token_prefix: str = "",
+        expires_told: bool = False,
+    ) -> CatalogueProvider:
+        """The entry for one grant; `provider` among the connection's overrides decides alone."""
+        signs = GrantSigns(
+            has_refresh_token=has_refresh_token,
+            access_token_prefix=access_token_prefix,
+            expires_told=expires_told,
+        )
+        if chosen := connection.overrides.get("provider"):
+            return self.entry(str(chosen), connection)
+        served = self._by_strategy(connection)
+        if connection.strategy in GENERIC or not served:
+            served = self._by_token_url(connection) or served
+        name = _most_specific(served, connection, signs) or FALLBACK
+        return self.entry(name, connection)
+
+    def entry(self, name: str, connection: ConnectionConfig) -> CatalogueProvider:
+        """A named entry with that connection's overrides. Raises: ConfigurationError."""
+        kind = self._kind(name)
+        keys = {k: v for k, v in connection.overrides.items() if k not in loading.CONNECTION_KEYS}
+        if keys:
+            kind = self._with_overrides(kind, keys)
+        return CatalogueProvider(kind, connection, self._around)
+
+    def check_connection(self, name: str, keys: Mapping[str, object], origin: str) -> None:
+        """The overrides of one connection in evergrant.toml. Raises: ConfigurationError."""
+        own = {k: v for k, v in keys.items() if k not in loading.CONNECTION_KEYS}
+        loading.converted(own, name, loading.Origin(name=origin))
+        if provider := keys.get("provider"):
+            self._kind(str(provider))
+
+    def _kind(self, name: str) -> Kind:
+        if kind := self._kinds.get(name):
+            return kind
+        raise ConfigurationError(
+            f"there is no provider '{name}'{loading.suggestion(name, self._kinds)}",
+            code="unknown_provider",
+        )
+
+    def _with_overrides(self, kind: Kind, keys: Mapping[str, object]) -> Kind:
+        """Few connections have overrides, and each has few: kept, once made."""
+        key = (kind.name, msgspec.json.encode(keys, order="deterministic"))
+        if key not in self._overridden:
+            raw = loading.merged(msgspec.to_builtins(kind.entry, builtin_types=_DATES), keys)
+            origin = loading.Origin(name="evergrant.toml")
+            self._overridden[key] = Kind(kind.name, loading.converted(raw, kind.name, origin))
+        return self._overridden[key]
+
+    def _by_strategy(self, connection: ConnectionConfig) -> list[Kind]:
+        strategy = connection.strategy
+        return [kind for kind in self._kinds.values() if strategy in kind.entry.strategies]
+
+    def _by_token_url(self, connection: ConnectionConfig) -> list[Kind]:
+        """By host, then by path; an entry that names a path knows more than one that does not."""
+        found = [
+            kind
+            for kind in self._kinds.values()
+            if matches_host(_hosts(kind.entry), connection)
+            and matches_path(kind.entry.match_token_path, connection)
+        ]
+        by_path = [kind for kind in found if kind.entry.match_token_path]
+        return by_path or found
+
+
+_DATES = (dt.date,)
+
+
+def _hosts(entry: Entry) -> list[str]:
+    """Without a list, the host of a token endpoint that is the same for everybody.
+
+    An entry that extends another must say its hosts: it would claim the other's otherwise.
+    """
+    if entry.match_token_host or entry.extends or "{" in entry.token_endpoint:
+        return entry.match_token_host or (["*"] if entry.match_token_path else [])
+    return [urlsplit(entry.token_endpoint).hostname or ""]
+
+
+def _most_specific(
+    kinds: Iterable[Kind], connection: ConnectionConfig, signs: GrantSigns
+) -> str | None:
+    """The variant whose condition holds and asks most; without one, the plain case."""
+    best, best_weight = None, -1
+    for kind in kinds:
+        conditions = kind.entry.applies_when
+        weights = [weight(c) for c in conditions if holds(c, connection, signs)]
+        found = max(weights, default=-1) if conditions else 0
+        if found > best_weight:
+            best, best_weight = kind.name, found
+    return best

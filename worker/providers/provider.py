@@ -1,0 +1,179 @@
+"""One entry of the catalogue on one connection: what the engine calls a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from worker.domain.exchange import (
+    Answered,
+    ConnectionConfig,
+    Lifetimes,
+    Limits,
+    Reading,
+    RevocationVerdict,
+    Rotation,
+    Salvaged,
+    WireRequest,
+)
+from worker.domain.ports import ImportedExpiry
+from worker.domain.secret import Secret
+from worker.providers import asking, imported, reading, refusals
+from worker.providers.salvage import salvage
+from worker.providers.vocabulary import Entry, duration
+
+_CLASSES = {
+    "none": Rotation.N,
+    "sliding": Rotation.M,
+    "single_use_grace": Rotation.G,
+    "single_use": Rotation.S,
+    "unknown": Rotation.F,
+}
+
+
+class Kind:
+    """An entry, ready for use: what does not depend on the connection is worked out once."""
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        self.name = name
+        self.entry = entry
+
+    @cached_property
+    def meanings(self) -> Mapping[str, reading.Meaning]:
+        return reading.meanings(self.entry.errors)
+
+    @cached_property
+    def rotation(self) -> Rotation:
+        """INVARIANTS-class of the entry; where a reuse is known to revoke the family, F."""
+        entry = self.entry
+        if entry.grant == "none" or entry.subject == "access_token":
+            return Rotation.N
+        if entry.rotation == "single_use" and entry.reuse_revokes_family:
+            return Rotation.F
+        return _CLASSES[entry.rotation]
+
+    @cached_property
+    def grace_seconds(self) -> float:
+        grace = duration(self.entry.rotation_grace)
+        return grace.total_seconds() if grace and self.rotation is Rotation.G else 0.0
+
+    @cached_property
+    def lifetimes(self) -> Lifetimes:
+        lives, timing = self.entry.lifetimes, self.entry.timing
+        idle, keepalive = duration(lives.idle), duration(timing.keepalive)
+        return Lifetimes(
+            access=duration(lives.access),
+            refresh=duration(lives.refresh),
+            refresh_idle=idle,
+            margin=duration(timing.margin),
+            not_before=duration(timing.not_before),
+            # A third: two attempts can fail before silence kills the grant.
+            keepalive=keepalive or (idle / 3 if idle else None),
+        )
+
+    @cached_property
+    def limits(self) -> Limits:
+        limits = self.entry.limits
+        return Limits(concurrency=limits.concurrency, per_second=limits.per_second)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueProvider:
+    """Meets `domain.ports.Provider`."""
+
+    kind: Kind
+    connection: ConnectionConfig
+    around: asking.Surroundings
+
+    @property
+    def name(self) -> str:
+        return self.kind.name
+
+    @property
+    def rotation(self) -> Rotation:
+        return self.kind.rotation
+
+    @property
+    def grace_seconds(self) -> float:
+        return self.kind.grace_seconds
+
+    @property
+    def lifetimes(self) -> Lifetimes:
+        return self.kind.lifetimes
+
+    @property
+    def limits(self) -> Limits:
+        return self.kind.limits
+
+    @property
+    def spends(self) -> str:
+        entry = self.kind.entry
+        if entry.grant == "none":
+            return ""
+        return "rt" if entry.subject == "refresh_token" else "at"
+
+    @property
+    def not_renewable(self) -> str | None:
+        return refusals.refusal(self.kind.entry, self.connection, self.around)
+
+    def request(
+        self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
+    ) -> WireRequest:
+        return asking.refresh(
+            self.kind.entry, connection, self.around, subject=subject, scope=scope, now=now
+        )
+
+    def salvage(self, answer: Answered) -> Salvaged:
+        return salvage(answer, self.kind.entry.response_map)
+
+    def read(self, answer: Answered, *, asked_at: datetime) -> Reading:
+        return reading.read(self.kind.entry, self.kind.meanings, answer, asked_at=asked_at)
+
+    def read_imported(
+        self,
+        *,
+        access_token: Secret,
+        refresh_token: Secret | None,
+        expires_in: object,
+        issued_at: datetime | None,
+        now: datetime,
+    ) -> ImportedExpiry:
+        return imported.read(
+            self.kind.entry,
+            access_token=access_token,
+            refresh_token=refresh_token,
+            expires_in=expires_in,
+            issued_at=issued_at,
+            now=now,
+        )
+
+    @property
+    def revocation_effect(self) -> str:
+        revoke = self.kind.entry.revoke
+        return revoke.effect if revoke.endpoint else ""
+
+    @property
+    def revocation_by_hand(self) -> str:
+        return self.kind.entry.revoke.by_hand
+
+    def revocation(
+        self,
+        connection: ConnectionConfig,
+        *,
+        access_token: Secret | None,
+        refresh_token: Secret | None,
+        now: datetime,
+    ) -> WireRequest | None:
+        return asking.revocation(
+            self.kind.entry,
+            connection,
+            self.around,
+            access_token=access_token,
+            refresh_token=refresh_token,
+            now=now,
+        )
+
+    def read_revocation(self, answer: Answered) -> RevocationVerdict:
+        return reading.read_revocation(self.kind.entry, answer)

@@ -1,0 +1,207 @@
+"""Judges an answer of a token endpoint: four verdicts, because two are not enough.
+
+An expired client secret read as "invalid" would bury every account of a connection, and a
+provider's bad hour read as "revoked" has done so to others. So the words of the catalogue decide,
+statuses only where no word does, and of several words the mildest wins: numbers beside a word may
+excuse a grant, they never condemn one that the word does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from worker.domain.exchange import Answered, Reading, RevocationVerdict, Salvaged, Verdict
+from worker.domain.grant import TokenSet
+from worker.providers import expiry, paths
+from worker.providers.salvage import parsed, salvage
+from worker.providers.vocabulary import CodeAt, Entry, Errors
+
+RFC_6749 = Errors(
+    codes_at=[CodeAt(path="error"), CodeAt(path="error.code"), CodeAt(path="error.type")],
+    permanent=["invalid_grant"],
+    config=[
+        "invalid_client",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "invalid_request",
+    ],
+    transient=["temporarily_unavailable", "server_error", "slow_down"],
+)
+LONGEST_WAIT = timedelta(hours=24)
+_ALWAYS_TRANSIENT = frozenset({408, 425, 429})
+_WRONG_ENDPOINT = frozenset({301, 308, 404, 405, 410, 415})
+_CODE = re.compile(r"[\w .:/-]{1,48}")
+_MILDEST_FIRST = (Verdict.TRANSIENT, Verdict.CONFIG_WRONG, Verdict.GRANT_DEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What one code says."""
+
+    verdict: Verdict
+    heals: bool = False
+
+
+def meanings(errors: Errors) -> dict[str, Meaning]:
+    """RFC 6749 §5.2 with the entry's own words over it."""
+    table: dict[str, Meaning] = {}
+    for source in (RFC_6749, errors):
+        table |= dict.fromkeys(source.permanent, Meaning(Verdict.GRANT_DEAD))
+        table |= dict.fromkeys(source.heals, Meaning(Verdict.GRANT_DEAD, heals=True))
+        table |= dict.fromkeys(source.config, Meaning(Verdict.CONFIG_WRONG))
+        table |= dict.fromkeys(source.transient, Meaning(Verdict.TRANSIENT))
+    return table
+
+
+def read(
+    entry: Entry, known: Mapping[str, Meaning], answer: Answered, *, asked_at: datetime
+) -> Reading:
+    """Never raises on what a provider may send. `known` is `meanings(entry.errors)`."""
+    content = parsed(answer)
+    if 200 <= answer.status < 300 and not _refuses(entry, content):
+        found = salvage(answer, entry.response_map)
+        if found.access_token and (content is not None or _is_broken_json(answer)):
+            return _renewed(entry, content, found, answer, asked_at)
+        if paths.text_at(content, entry.response_map.access_token):
+            return Reading(verdict=Verdict.TRANSIENT, code="bad_access_token")
+    return _refused(entry, known, content, answer, asked_at)
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
+    """Seconds or an HTTP date (RFC 9110 §10.2.3), at most 24 h; None for nonsense or the past."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        # Nine digits are three decades already; more would overflow a timedelta.
+        return min(timedelta(seconds=int(value[:9])), LONGEST_WAIT)
+    try:
+        wait = parsedate_to_datetime(value) - now
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(wait, LONGEST_WAIT) if wait > timedelta(0) else None
+
+
+def _renewed(
+    entry: Entry, content: Any, found: Salvaged, answer: Answered, asked_at: datetime
+) -> Reading:
+    where = entry.response_map
+    assert found.access_token is not None
+    ends = expiry.told(entry, content, access_token=found.access_token, asked_at=asked_at)
+    token_type = paths.text_at(content, where.token_type) or "Bearer"
+    tokens = TokenSet(
+        access_token=found.access_token,
+        refresh_token=found.refresh_token,
+        issued_at=asked_at,
+        expiry=ends.kind,
+        expires_at=ends.at,
+        refresh_expires_at=expiry.moment(
+            "seconds", paths.first_at(content, where.refresh_expires_in), asked_at
+        ),
+        scope=_scope(paths.first_at(content, where.scope)),
+        token_type=token_type if _CODE.fullmatch(token_type) else "Bearer",
+    )
+    problems = [
+        ends.problem,
+        "" if token_type.lower() in {"bearer", "user", "bot"} else "token_type is unknown",
+        "an error stands beside the tokens" if paths.text_at(content, ["error"]) else "",
+        "the answer is broken" if answer.cut or content is None else "",
+    ]
+    return Reading(
+        verdict=Verdict.RENEWED,
+        code="",
+        tokens=tokens,
+        problem="; ".join(problem for problem in problems if problem),
+    )
+
+
+def _refuses(entry: Entry, content: Any) -> bool:
+    """Whether a 2xx is a refusal in disguise (`ok: false`)."""
+    return bool(entry.errors.ok_at) and paths.everything_at(content, entry.errors.ok_at) == [False]
+
+
+def _refused(
+    entry: Entry,
+    known: Mapping[str, Meaning],
+    content: Any,
+    answer: Answered,
+    asked_at: datetime,
+) -> Reading:
+    codes = [*_codes(entry.errors.codes_at or RFC_6749.codes_at, content)]
+    by_word = [known[code] for code in codes if code in known]
+    code = codes[0] if codes else _code_of_status(answer)
+    if answer.status in _ALWAYS_TRANSIENT or answer.status >= 500:
+        meaning = Meaning(Verdict.TRANSIENT)
+    elif by_word:
+        meaning = min(by_word, key=lambda m: (_MILDEST_FIRST.index(m.verdict), not m.heals))
+    else:
+        meaning = known.get(f"http_{answer.status}") or _by_status(answer, content)
+    return Reading(
+        verdict=meaning.verdict,
+        code=code if _CODE.fullmatch(code) else "unreadable",
+        heals=meaning.heals,
+        retry_after=retry_after(answer.headers, asked_at),
+        problem="" if by_word else "no code that the catalogue knows",
+    )
+
+
+def _codes(places: list[CodeAt], content: Any) -> list[str]:
+    found = []
+    for place in places:
+        for value in paths.everything_at(content, place.path):
+            if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+                found.append(f"{place.prefix}{value}")
+    return found
+
+
+def _code_of_status(answer: Answered) -> str:
+    return "no_access_token" if 200 <= answer.status < 300 else f"http_{answer.status}"
+
+
+def _by_status(answer: Answered, content: Any) -> Meaning:
+    """Without a word: an address that is not a token endpoint, or something that will pass.
+
+    A page instead of JSON is a proxy or a maintenance notice, whatever its status.
+    """
+    wrong = answer.status in _WRONG_ENDPOINT and not _is_page(answer)
+    return Meaning(Verdict.CONFIG_WRONG if wrong else Verdict.TRANSIENT)
+
+
+def _is_broken_json(answer: Answered) -> bool:
+    """A JSON object that broke off or does not parse; what it holds in full still counts."""
+    return answer.body.lstrip()[:1] == b"{"
+
+
+def _is_page(answer: Answered) -> bool:
+    kind = answer.headers.get("content-type", "")
+    return "html" in kind or answer.body.lstrip()[:1] == b"<"
+
+
+def _scope(value: object) -> str | None:
+    """As one text; Twitch sends an array."""
+    if isinstance(value, list):
+        return " ".join(part for part in value if isinstance(part, str)) or None
+    return value if isinstance(value, str) else None
+
+
+def read_revocation(entry: Entry, answer: Answered) -> RevocationVerdict:
+    """Judge the answer to a revocation. Never raises.
+
+    RFC 7009 §2.2 answers 200 for a token that was dead already; others refuse it with a word.
+    """
+    content = parsed(answer)
+    if 200 <= answer.status < 300 and not _refuses(entry, content):
+        return RevocationVerdict.REVOKED
+    if answer.status in _ALWAYS_TRANSIENT or answer.status >= 500:
+        return RevocationVerdict.TRANSIENT
+    codes = [*_codes(entry.errors.codes_at or RFC_6749.codes_at, content)]
+    dead = {"invalid_token", *entry.revoke.done_codes}
+    if dead & {*codes, f"http_{answer.status}"}:
+        return RevocationVerdict.REVOKED
+    return RevocationVerdict.REFUSED

@@ -1,0 +1,364 @@
+"""One exchange over HTTP/1.1, and the exact truth about it, behind httpx's transport interface.
+
+A pool hides what the renewal protocol needs: when the bytes leave (the gate is asked right before
+the write), whether they left at all, and that nobody else uses the connection meanwhile. So this
+one is ours: httptools parses, one connection carries one exchange at a time, and an exchange ends
+in an answer, in `SurelyNotSentError` or in `MaybeSentError`. Nothing is retried, no redirect
+followed, no cookie kept, no proxy taken from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+import zlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import certifi
+import httptools
+import httpx
+
+from worker.domain.errors import ConfigurationError
+from worker.providers import addresses
+from worker.providers.addresses import Resolve, Target
+
+BODY_LIMIT = 64 * 1024
+HEADER_LIMIT = 32 * 1024
+INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one; more is an attack
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 120.0  # from the write to the last byte, where the caller says nothing
+# A server closes idle connections after some seconds without telling; a POST that meets the close
+# halfway is an ambiguity bought for a handshake saved.
+KEEPALIVE = 3.0
+IDLE_LIMIT = 64  # kept connections per host
+
+
+class SurelyNotSentError(httpx.ConnectError):
+    """No byte of the request has left. Carries a reason and no request: that holds secrets."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class MaybeSentError(httpx.ReadError):
+    """Bytes have left and no whole answer came; `fragment` is what did come of one."""
+
+    def __init__(self, reason: str, fragment: Answer | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fragment = fragment
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer as it grows; the callbacks are httptools'."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray, repr=False)
+    complete: bool = False
+    cut: bool = False  # more came than is kept
+    keep_alive: bool = False
+    _fed: int = 0
+    _header_bytes: int = 0
+    _informational: int = 0
+    _parser: httptools.HttpResponseParser = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Raises: httptools.HttpParserError for what is not HTTP or breaks a limit."""
+        if self.status == 0 and self._fed > HEADER_LIMIT:
+            raise httptools.HttpParserError("header too large")
+        self._fed += len(data)
+        self._parser.feed_data(data)
+
+    def closed(self) -> None:
+        """The other side has no more to say: the end of a body without a length."""
+        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
+        self.complete = self.complete or (self.status != 0 and not framed)
+
+    def on_message_begin(self) -> None:
+        if self.complete:  # a second answer to one question
+            raise httptools.HttpParserError("unasked")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > HEADER_LIMIT:
+            raise httptools.HttpParserError("header too large")
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200:
+            self.status = status
+            return
+        self._informational += 1
+        if self._informational > INFORMATIONAL_LIMIT:
+            raise httptools.HttpParserError("too many informational answers")
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data[: BODY_LIMIT - len(self.body) + 1]
+        if len(self.body) > BODY_LIMIT:
+            del self.body[BODY_LIMIT:]
+            self.cut = True
+
+    def on_message_complete(self) -> None:
+        if self.status == 0:  # a 1xx; the answer follows
+            self.headers.clear()
+            return
+        self.complete = True
+        self.keep_alive = self._parser.should_keep_alive()
+
+    def content(self) -> bytes:
+        """The body, decompressed as far as the limit; a bomb ends there, and so does garbage."""
+        if self.headers.get("content-encoding", "").strip().lower() not in {"gzip", "deflate"}:
+            return bytes(self.body)
+        inflate = zlib.decompressobj(wbits=47)  # gzip or zlib, by its first bytes
+        try:
+            content = inflate.decompress(bytes(self.body), BODY_LIMIT)
+        except zlib.error:
+            content = b""
+        self.cut = self.cut or not inflate.eof
+        return content
+
+
+class Connection(asyncio.Protocol):
+    """One TCP or TLS connection; at most one exchange is under way on it."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.expiry: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._answer: Answer | None = None
+        self._done: asyncio.Future[Answer] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:
+            self.abort()  # nobody asked
+            return
+        try:
+            self._answer.feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self._answer.complete:
+                self._fail("protocol")
+            self.abort()
+        if self._answer and (self._answer.complete or self._answer.cut):
+            self._finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if self._answer is None:
+            return
+        if exc is None:
+            self._answer.closed()
+        if self._answer.complete:
+            self._finish()
+        else:
+            self._fail("cut" if self._answer.status else "reset")
+
+    def is_fresh(self) -> bool:
+        """Nothing has come in, no end of file either, even if the loop has not read it yet."""
+        if self.closed or self._transport is None or self._transport.is_closing():
+            return False
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    def send(self, request: bytes) -> asyncio.Future[Answer]:
+        """Write at once; the future ends in an answer or in MaybeSentError."""
+        assert self._transport is not None
+        self._answer = Answer()
+        self._done = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._done
+
+    def abort(self, reason: str = "reset") -> None:
+        """Nothing still buffered may leave after this."""
+        self.closed = True
+        self._fail(reason)
+        if self._transport:
+            self._transport.abort()
+
+    def _finish(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None:
+            return
+        if answer.cut or not answer.keep_alive:
+            self.closed = True
+            if self._transport:
+                self._transport.abort()
+        if self._done and not self._done.done():
+            self._done.set_result(answer)
+
+    def _fail(self, reason: str) -> None:
+        answer, self._answer = self._answer, None
+        if self._done and not self._done.done():
+            fragment = answer if answer and answer.status else None
+            self._done.set_exception(MaybeSentError(reason, fragment))
+
+
+class TokenTransport(httpx.AsyncBaseTransport):
+    """Of a request's extensions it honours `timeout` (httpx's), and of its own
+
+    `gate`    asked at the write, after connect and TLS; False: not one byte leaves
+    `target`  the checked address, where the caller has checked it
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_loopback: bool = False,
+        ssl_context: ssl.SSLContext | None = None,
+        resolve: Resolve = addresses.system_resolve,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        keepalive: float = KEEPALIVE,
+    ) -> None:
+        self._allow_loopback = allow_loopback
+        self._ssl = ssl_context
+        self._resolve = resolve
+        self._connect_timeout = connect_timeout
+        self._keepalive = keepalive
+        self._idle: dict[tuple[str, str, int], deque[Connection]] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises: SurelyNotSentError, MaybeSentError."""
+        target = request.extensions.get("target") or self._checked(str(request.url))
+        gate: Callable[[], bool] = request.extensions.get("gate", lambda: True)
+        patience = request.extensions.get("timeout", {}).get("read") or READ_TIMEOUT
+        message = _serialised(request, target)
+        connection = self._take(target) or await self._connect(target)
+        # From here to the write nothing waits: what the gate said is still true.
+        if not gate():
+            self._keep(target, connection)
+            raise SurelyNotSentError("gate")
+        if connection.closed:
+            raise SurelyNotSentError("connect")
+        answer = await self._answer(connection, connection.send(message), patience)
+        self._keep(target, connection)
+        content = answer.content()
+        answer.headers.pop("content-encoding", None)
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            content=content,
+            extensions={"cut": answer.cut, "plain_headers": answer.headers},
+        )
+
+    async def aclose(self) -> None:
+        for kept in self._idle.values():
+            for connection in kept:
+                connection.abort()
+        self._idle.clear()
+
+    def _checked(self, url: str) -> Target:
+        try:
+            return addresses.target(url, approved_host=None, allow_loopback=self._allow_loopback)
+        except ConfigurationError:
+            raise SurelyNotSentError("address") from None
+
+    async def _answer(
+        self, connection: Connection, done: asyncio.Future[Answer], patience: float
+    ) -> Answer:
+        waiting = asyncio.get_running_loop().call_later(patience, connection.abort, "timeout")
+        try:
+            return await done
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        finally:
+            waiting.cancel()
+
+    async def _connect(self, target: Target) -> Connection:
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                found = await self._resolve(target.name, target.port)
+                addresses.check_addresses(found, allow_loopback=self._allow_loopback)
+                return await self._connect_to_one(target, found[:4])
+        except ConfigurationError:
+            raise SurelyNotSentError("address") from None
+        except TimeoutError:
+            raise SurelyNotSentError("connect") from None
+        except OSError:
+            raise SurelyNotSentError("dns") from None
+
+    async def _connect_to_one(self, target: Target, found: addresses.Addresses) -> Connection:
+        """To exactly the checked addresses; TLS verifies the name."""
+        loop = asyncio.get_running_loop()
+        secure = target.scheme == "https"
+        context = (self._ssl or _shared_context()) if secure else None
+        reason = "connect"
+        for address in found:
+            try:
+                _, connection = await loop.create_connection(
+                    Connection,
+                    address,
+                    target.port,
+                    ssl=context,
+                    server_hostname=target.name if secure else None,
+                )
+                return connection
+            except ssl.SSLError:
+                reason = "tls"
+            except OSError:
+                reason = "connect"
+        raise SurelyNotSentError(reason)
+
+    def _take(self, target: Target) -> Connection | None:
+        kept = self._idle.get((target.scheme, target.name, target.port))
+        while kept:
+            connection = kept.pop()  # the one used last is the least likely to be stale
+            if connection.expiry:
+                connection.expiry.cancel()
+            if connection.is_fresh():
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, target: Target, connection: Connection) -> None:
+        kept = self._idle.setdefault((target.scheme, target.name, target.port), deque())
+        if connection.closed or len(kept) >= IDLE_LIMIT:
+            connection.abort()
+            return
+        kept.append(connection)
+        loop = asyncio.get_running_loop()
+        connection.expiry = loop.call_later(self._keepalive, connection.abort)
+
+
+def _serialised(request: httpx.Request, target: Target) -> bytes:
+    """Raises: SurelyNotSentError for a header that would start another one."""
+    body = request.content
+    lines = [f"{request.method} {target.path} HTTP/1.1".encode("ascii")]
+    lines.append(b"host: " + target.host.encode("ascii"))
+    lines.append(b"content-length: %d" % len(body))
+    for name, value in request.headers.raw:
+        if name.lower() not in {b"host", b"content-length", b"transfer-encoding", b"connection"}:
+            lines.append(name + b": " + value)
+    if any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines):
+        raise SurelyNotSentError("header")
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+_CONTEXT: list[ssl.SSLContext] = []
+
+
+def _shared_context() -> ssl.SSLContext:
+    """One per process: building it costs 20 ms. The system's authorities, else certifi's."""
+    if not _CONTEXT:
+        paths = ssl.get_default_verify_paths()
+        context = ssl.create_default_context(
+            cafile=None if paths.cafile or paths.capath else certifi.where()
+        )
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        _CONTEXT.append(context)
+    return _CONTEXT[0]
