@@ -1,0 +1,59 @@
+"""A stage of its own for each test, and what a receiver of its webhooks sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from worker.rehearsal import RunningStage, StageSettings, rehearsal
+
+Start = Callable[..., RunningStage]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a stage with the given settings; it ends with the test."""
+    with ExitStack() as stack:
+
+        def begin(**settings: Any) -> RunningStage:
+            return stack.enter_context(rehearsal(StageSettings(**settings)))
+
+        yield begin
+
+
+@pytest.fixture
+def stage(start: Start) -> RunningStage:
+    """A stage as it comes, with tokens that live for a minute."""
+    return start(lifetimes={"*": 60})
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        yield client
+
+
+def management_token(stage: RunningStage, **changes: Any) -> httpx.Response:
+    """Ask the tenant for a Management API token."""
+    settings = stage.stage.settings
+    body = {
+        "grant_type": "client_credentials",
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret,
+        "audience": f"https://{settings.domain}/api/v2/",
+    } | changes
+    return httpx.post(f"{stage.base_url}/oauth/token", data=body, trust_env=False)
+
+
+def api(stage: RunningStage) -> httpx.Client:
+    """A client of the Management API with every scope the stage grants."""
+    token = management_token(stage).json()["access_token"]
+    return httpx.Client(
+        base_url=f"{stage.base_url}/api/v2",
+        headers={"Authorization": f"Bearer {token}"},
+        trust_env=False,
+    )

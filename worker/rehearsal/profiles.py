@@ -1,0 +1,83 @@
+"""The behaviour of each rehearsed provider, read from `profiles.toml`.
+
+Shape of a table: see the head of that file. `like` takes another table as the ground and changes
+what is named; everything rests on `[defaults]`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One provider's habits. Times in seconds."""
+
+    name: str
+    strategy: str
+    client_auth: tuple[str, ...]
+    method: str
+    params_in: str
+    grant: str
+    grant_param: str
+    grant_name: str
+    subject_param: str
+    rotation: str
+    grace: str
+    grace_s: float
+    reuse: str
+    refresh_token: str
+    omits_refresh: bool
+    access_lifetime_s: float
+    families: int  # live logins per account and client; the oldest dies
+    answer_as: str
+    access_prefix: str
+    refresh_prefix: str
+    padding: int  # characters added to each token
+    scope: str
+    needs: tuple[str, ...]
+    forbids: tuple[str, ...]
+    answer: Table
+    errors: Table
+    revoke: Table
+    expires: bool = True  # False: no lifetime is told at login
+    kills_access_after_s: float | None = None
+    early_renewal_s: float | None = None
+    not_before_s: float | None = None
+    refresh_lifetime_s: float | None = None
+    refresh_idle_s: float | None = None
+    source: str = field(default="", repr=False)
+
+
+@cache
+def profiles() -> Mapping[str, Profile]:
+    """Every profile that ships, by name."""
+    tables = tomllib.loads(files(__package__).joinpath("profiles.toml").read_text("utf-8"))
+    return {name: built(name, tables) for name in tables if name != "defaults"}
+
+
+def built(name: str, tables: Mapping[str, Table]) -> Profile:
+    """The profile `name`, its grounds merged in. Raises ValueError for a key nobody knows."""
+    table = _resolved(name, tables)
+    known = {entry.name for entry in fields(Profile)}
+    if unknown := set(table) - known:
+        raise ValueError(f"profile {name}: unknown key {', '.join(sorted(unknown))}")
+    for key in ("client_auth", "needs", "forbids"):
+        table[key] = tuple(table[key])
+    return Profile(name=name, **table)
+
+
+def _resolved(name: str, tables: Mapping[str, Table]) -> Table:
+    own = dict(tables[name])
+    ground = own.pop("like", None)
+    below = _resolved(ground, tables) if ground else tables["defaults"]
+    merged = {**below, **own}
+    merged["errors"] = {**below["errors"], **own.get("errors", {})}
+    return merged
