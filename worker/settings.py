@@ -50,7 +50,14 @@ def _as_secret(value: object) -> object:
     return Secret(value) if isinstance(value, str) and value else value
 
 
+def _as_secrets(value: object) -> object:
+    """One, or a list of them while one is being rotated."""
+    several = value if isinstance(value, list) else [value]
+    return tuple(_as_secret(one) for one in several)
+
+
 SecretValue = Annotated[Secret, BeforeValidator(_as_secret)]
+SecretValues = Annotated[tuple[Secret, ...], BeforeValidator(_as_secrets)]
 
 
 class _Table(BaseModel):
@@ -84,11 +91,14 @@ class TenantSettings(_Table):
     client_secret: SecretValue | None = None
     private_key: SecretValue | None = None  # PEM, for private_key_jwt
     base_url: str | None = None  # in place of https://<domain>; tests and rehearsal only
-    logs_authorization: SecretValue | None = None
-    events_bearer: SecretValue | None = None
-    actions_secret: SecretValue | None = None  # several, separated by spaces, while rotating
+    logs_authorization: SecretValues = ()  # the whole header value, as set at the log stream
+    events_bearer: SecretValues = ()
+    events_basic: SecretValues = ()  # "user:password"
+    events_header: SecretValues = ()  # "Name: value"
+    actions_secret: SecretValues = ()  # "whsec_…"
     plan: str | None = None
     requests_per_second: float | None = Field(default=None, gt=0)
+    database_connections: tuple[str, ...] = ()  # those whose login scripts return tokens
     connections: Mapping[str, ConnectionSettings] = {}
 
     @field_validator("domain")

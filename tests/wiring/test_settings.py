@@ -47,7 +47,7 @@ def test_the_names_auth0s_own_tools_use_make_the_default_tenant(read):
     tenant = settings.tenants["default"]
     assert (tenant.domain, tenant.client_id) == ("acme.eu.auth0.com", "abc")
     assert tenant.client_secret == Secret("s3cret")
-    assert tenant.actions_secret == Secret("whsec_x")
+    assert tenant.actions_secret == (Secret("whsec_x"),)
 
 
 def test_a_tenant_of_the_file_keeps_its_secret_elsewhere(read):
@@ -75,6 +75,11 @@ def test_the_environment_wins_over_dotenv_and_both_over_the_file(read, tmp_path)
 
 def test_a_tick_may_be_a_fraction_of_a_second(read):
     assert read(EVERGRANT_TICK="0.25").tick == timedelta(milliseconds=250)
+
+
+def test_a_webhook_secret_may_be_two_while_it_is_rotated(read):
+    settings = read(TENANT + 'logs_authorization = ["old", "new"]', ACME_SECRET="x")
+    assert settings.tenants["acme"].logs_authorization == (Secret("old"), Secret("new"))
 
 
 def test_any_catalogue_key_may_be_set_on_a_connection(read):

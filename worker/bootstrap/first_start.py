@@ -8,6 +8,7 @@ from worker.domain.errors import ConfigurationError
 from worker.settings import Settings
 from worker.store import migrate
 from worker.store.engine import open_engine
+from worker.store.overview import Overview
 from worker.vault import Keyring
 
 
@@ -40,7 +41,7 @@ def _has_data(settings: Settings) -> bool:
         return False
     engine = open_engine(settings.database_url)
     try:
-        return migrate.revision_of(engine) is not None
+        return migrate.revision_of(engine) is not None and not Overview(engine).is_empty()
     finally:
         engine.dispose()
 

@@ -8,7 +8,7 @@ directory count into files there, and the `/metrics` of the web process shows wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -76,7 +76,7 @@ HINTS = Counter("evergrant_hints", "Hints given to the broker.", ["queue", "outc
 TASKS = Counter("evergrant_tasks", "Celery tasks run here.", ["task", "outcome"])
 
 
-GaugeRow = tuple[str, str, tuple[str, ...], list[tuple[tuple[str, ...], float]]]
+GaugeRow = tuple[str, str, tuple[str, ...], Sequence[tuple[tuple[str, ...], float]]]
 """Name, help, label names, [(label values, value), …]."""
 
 

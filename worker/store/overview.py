@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from worker.domain.grant import ExpiryKind, GrantState
 from worker.store.engine import reading
-from worker.store.tables import ConnectionRow, GrantRow, HostRow, InboxRow, OutboxRow
+from worker.store.tables import ConnectionRow, GrantRow, HostRow, InboxRow, OutboxRow, TenantRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,27 @@ class Overview:
         with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         return [(host, until, why or "") for host, until, why in rows if until]
+
+    def budgets(self) -> list[tuple[str, str, float]]:
+        """Tenant, bucket, and the requests it held when last drawn from."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(TenantRow.tenant, TenantRow.budget)).all()
+        return [
+            (tenant, bucket, float(state.get("level", 0)))
+            for tenant, budget in rows
+            for bucket, state in budget.items()
+            if isinstance(state, dict)
+        ]
+
+    def is_empty(self) -> bool:
+        """Nothing is sealed yet, so no keyring can be missing."""
+        sealed = (
+            select(GrantRow.id).limit(1),
+            select(ConnectionRow.name).where(ConnectionRow.secrets.is_not(None)).limit(1),
+            select(TenantRow.tenant).where(TenantRow.api_token.is_not(None)).limit(1),
+        )
+        with reading(self._engine) as connection:
+            return all(connection.execute(query).first() is None for query in sealed)
 
     def _queue(self, table: type[InboxRow] | type[OutboxRow]) -> QueueLine:
         arrived = InboxRow.received_at if table is InboxRow else OutboxRow.created_at

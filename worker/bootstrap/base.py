@@ -1,0 +1,143 @@
+"""What every role shares: settings, clock, store, catalogue, keys as far as the role may have them.
+
+Built once per process and after any fork: database connections do not survive one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from worker.bootstrap.clock import SystemClock
+from worker.bootstrap.runtime import Threads
+from worker.domain.secret import Secret
+from worker.events import TenantFacts
+from worker.events.facts import auth0_name_of
+from worker.providers import Catalogue, load_catalogue
+from worker.queue.app import celery_app
+from worker.queue.hints import CeleryHints
+from worker.settings import Settings, TenantSettings
+from worker.store.audit import AuditLog
+from worker.store.connections import Overrides
+from worker.store.engine import open_engine
+from worker.store.hints import HintRepository
+from worker.vault import AesVault, Purpose
+
+
+class Role(StrEnum):
+    """Which process this is; decides which keys it is given (I17)."""
+
+    WEB = "web"
+    WORKER = "worker"
+    SCHEDULER = "scheduler"
+    CLI = "cli"
+
+
+# The web process opens access tokens and nothing else; the scheduler opens nothing.
+_PURPOSES: Mapping[Role, frozenset[Purpose]] = {
+    Role.WEB: frozenset({Purpose.ACCESS}),
+    Role.WORKER: frozenset(Purpose),
+    Role.SCHEDULER: frozenset(),
+    Role.CLI: frozenset(Purpose),
+}
+_STORE_THREADS: Mapping[Role, int] = {Role.WEB: 8, Role.WORKER: 8, Role.CLI: 4}
+
+
+@dataclass(frozen=True)
+class Base:
+    """One process's share of the outside world."""
+
+    settings: Settings
+    role: Role
+    clock: SystemClock
+    engine: Engine
+    offload: Threads
+    catalogue: Catalogue
+    celery: Any
+    hints: CeleryHints
+    audit: AuditLog
+
+    def vault(self) -> AesVault:
+        """Raises: ConfigurationError, with the command that makes a keyring."""
+        return AesVault.from_source(
+            self.settings.keyring, purposes=_PURPOSES[self.role], environment=os.environ
+        )
+
+    def close(self) -> None:
+        self.hints.close()
+        self.offload.close()
+        self.engine.dispose()
+
+
+def open_base(settings: Settings, role: Role, *, celery: Any = None) -> Base:
+    """Open everything that is opened lazily anyway; nothing is connected yet."""
+    clock = SystemClock()
+    threads = _STORE_THREADS.get(role, 2)
+    engine = open_engine(settings.database_url, pool_size=threads)
+    catalogue = load_entries(settings)
+    app = celery or celery_app(settings, catalogue.names())
+    return Base(
+        settings=settings,
+        role=role,
+        clock=clock,
+        engine=engine,
+        offload=Threads(threads),
+        catalogue=catalogue,
+        celery=app,
+        hints=CeleryHints(app, HintRepository(engine), now=clock.now, tick=settings.tick),
+        audit=AuditLog(settings.node),
+    )
+
+
+def load_entries(settings: Settings) -> Catalogue:
+    """The catalogue with the operator's entries, its connections' keys checked as well."""
+    path = Path(settings.source)
+    catalogue = load_catalogue(
+        settings.providers,
+        allow_loopback=settings.allow_loopback,
+        auth0_domains={name: tenant.domain for name, tenant in settings.tenants.items()},
+        config_path=path if path.is_file() else None,
+    )
+    for tenant, told in settings.tenants.items():
+        for name, connection in told.connections.items():
+            origin = f"{path.name}: tenants.{tenant}.connections"
+            catalogue.check_connection(name, connection.overrides, origin)
+    return catalogue
+
+
+def overrides_of(settings: Settings) -> Overrides:
+    """What an operator set per connection, as the connections' repository lays it over."""
+    return {
+        (tenant, name): {
+            **connection.overrides,
+            "required_scopes": list(connection.required_scopes),
+            "enabled": connection.enabled,
+            **({"client_id": connection.client_id} if connection.client_id else {}),
+            **({"client_secret": connection.client_secret} if connection.client_secret else {}),
+        }
+        for tenant, told in settings.tenants.items()
+        for name, connection in told.connections.items()
+    }
+
+
+def facts_of(name: str, tenant: TenantSettings) -> TenantFacts:
+    """What telling our own echo from news takes."""
+    return TenantFacts(
+        name=name,
+        own_client_id=tenant.client_id,
+        auth0_name=auth0_name_of(tenant.domain),
+        database_connections=frozenset(tenant.database_connections),
+    )
+
+
+class NoSecrets:
+    """Stands in for the vault where connections are read for their names only (I17)."""
+
+    def open_config(self, _sealed: bytes, *, scope: str) -> Secret:
+        return Secret('{"client_secret": null, "headers": {}}')

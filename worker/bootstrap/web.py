@@ -1,0 +1,129 @@
+"""The web process: webhooks in, access tokens out. It opens access tokens and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from fastapi import FastAPI
+
+from worker.api import build_app
+from worker.api.keys import KeyBook
+from worker.bootstrap.base import Base, NoSecrets, Role, facts_of, open_base, overrides_of
+from worker.bootstrap.health import Health
+from worker.domain.access import bootstrap_key
+from worker.domain.errors import WorkerError
+from worker.domain.ports import Vault
+from worker.domain.secret import Secret
+from worker.events import Intake, Spool
+from worker.handout import Explain, Handout
+from worker.ingress import TenantDoors, basic, bearer, custom, routes, verbatim
+from worker.monitoring.logs import logger
+from worker.revocation import Requests, nature_from
+from worker.settings import Settings, TenantSettings
+from worker.store import outbox
+from worker.store.api_keys import ApiKeyRepository
+from worker.store.connections import ConnectionRepository
+from worker.store.handout import HandoutRepository
+from worker.store.inbox import InboxRepository
+from worker.store.tombstones import TombstoneRepository
+
+_log = logger(__name__)
+_LOOK_AT_SPOOL = 2.0  # seconds
+
+
+def build_web(settings: Settings) -> FastAPI:
+    """The ASGI application for these settings."""
+    base = open_base(settings, Role.WEB)
+    intake = intake_of(base)
+    doors = {name: doors_of(tenant) for name, tenant in settings.tenants.items()}
+    health = Health(base.engine, clock=base.clock, offload=base.offload)
+    grants = HandoutRepository(base.engine, base.audit)
+    # only names and options are looked at, so the vault behind it need not open anything
+    connections = ConnectionRepository(
+        base.engine, cast(Vault, NoSecrets()), overrides=overrides_of(settings)
+    )
+    clock, offload = base.clock, base.offload
+    return build_app(
+        handout=Handout(
+            grants=grants, vault=base.vault(), hints=base.hints, clock=clock, offload=offload
+        ),
+        explain=Explain(grants=grants, clock=clock, offload=offload),
+        requests=Requests(
+            grants=grants,
+            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
+            nature=nature_from(base.catalogue, connections),
+            clock=clock,
+            offload=offload,
+        ),
+        keys=keys_of(base),
+        routes=[*routes(intake=intake, tenants=doors, offload=offload), *health.routes()],
+        lifespan=_lifespan(base, intake),
+    )
+
+
+def intake_of(base: Base) -> Intake:
+    """Where events become durable: the inbox, or the spool while the store is away."""
+    return Intake(
+        inbox=InboxRepository(base.engine),
+        tenants={name: facts_of(name, told) for name, told in base.settings.tenants.items()},
+        spool=Spool(base.settings.data_dir / "spool"),
+        ring=base.hints.events,
+        clock=base.clock,
+    )
+
+
+def keys_of(base: Base) -> KeyBook:
+    return KeyBook(
+        find=ApiKeyRepository(base.engine).find,
+        clock=base.clock,
+        offload=base.offload,
+        bootstrap=[
+            bootstrap_key(name=key.name, secret=key.secret, scope=key.scope)
+            for key in base.settings.api_keys
+        ],
+    )
+
+
+def doors_of(tenant: TenantSettings) -> TenantDoors:
+    """What opens one tenant's webhooks, as it was set at Auth0."""
+    return TenantDoors(
+        logs=tuple(verbatim(value) for value in tenant.logs_authorization),
+        events=(
+            *(bearer(token) for token in tenant.events_bearer),
+            *(basic(*_parted(pair)) for pair in tenant.events_basic),
+            *(custom(*_parted(header)) for header in tenant.events_header),
+        ),
+        actions=tenant.actions_secret,
+    )
+
+
+def _parted(pair: Secret) -> tuple[str, Secret]:
+    name, _, value = pair.text().partition(":")
+    return name.strip(), Secret(value.strip() or "\0")
+
+
+def _lifespan(base: Base, intake: Intake) -> Any:
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        draining = asyncio.create_task(_drain_spool(base, intake))
+        yield
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        base.close()
+
+    return lifespan
+
+
+async def _drain_spool(base: Base, intake: Intake) -> None:
+    """What came while the store was away lies on this machine's disk, so this process moves it."""
+    while True:
+        await base.clock.sleep(_LOOK_AT_SPOOL)
+        try:
+            if moved := await base.offload(intake.drain_spool):
+                _log.info("spool drained", deliveries=moved)
+                base.hints.events()
+        except WorkerError as error:
+            _log.warning("spool waits", code=error.code)
