@@ -1,15 +1,13 @@
 """Runs the migrations on the database of EVERGRANT_DATABASE_URL, or on a connection handed in.
 
-While nothing has been released there is one generated migration, made anew whenever tables.py
-changes (afterwards: one new revision per change, never an edit of an old one):
+While nothing has been released, 0001 is made anew whenever tables.py changes; afterwards each
+change is one new revision, and an old one is never edited. 0002 builds on 0001 by hand:
 
-    rm migrations/versions/0001_*.py
-    mv migrations/versions/0002_*.py /tmp/           # it alters a table of the one before
-    EVERGRANT_DATABASE_URL=sqlite:////tmp/empty.db \
+    rm migrations/versions/0001_*.py && mv migrations/versions/0002_*.py /tmp/
+    EVERGRANT_DATABASE_URL=sqlite:////tmp/none.db \
         alembic revision --autogenerate --rev-id 0001 -m "initial tables"
-    mv /tmp/0002_*.py migrations/versions/
-
-`make migration-initial` does just that.
+    mv /tmp/0002_*.py migrations/versions/ && rm /tmp/none.db
+    ruff check --fix migrations; ruff format migrations
 """
 
 from __future__ import annotations

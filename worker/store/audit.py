@@ -43,12 +43,10 @@ class AuditLog:
         if not records:
             return
         chain = self._chain()
-        seq, previous = _head(connection, chain)
-        rows = []
-        for seq, record in enumerate(records, start=seq + 1):  # noqa: B020 - goes on from it
-            row = _row(chain, seq, record)
+        last, previous = _head(connection, chain)
+        rows = [_row(chain, last + place, record) for place, record in enumerate(records, 1)]
+        for row in rows:
             row["hash"] = previous = entry_hash(previous, row)
-            rows.append(row)
         connection.execute(insert(AuditRow), rows)
 
     def _chain(self) -> str:

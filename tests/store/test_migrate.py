@@ -1,0 +1,115 @@
+"""The migrations and the tables say the same, on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+from worker.domain.errors import ConfigurationError, WorkerError
+from worker.store import migrate
+from worker.store.engine import open_engine, reading, writing
+from worker.store.tables import Base
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, never migrated."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/fresh.db"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
+@pytest.fixture
+def fresh(url: str) -> Iterator[Engine]:
+    engine = open_engine(url)
+    yield engine
+    engine.dispose()
+
+
+def test_empty_to_head_is_what_the_tables_say(fresh: Engine) -> None:
+    migrate.upgrade(fresh)
+    with reading(fresh) as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_there_is_one_head() -> None:
+    config = Config()
+    config.set_main_option("script_location", "migrations")
+    assert len(ScriptDirectory.from_config(config).get_heads()) == 1
+
+
+def test_a_database_is_current_when_it_is_migrated_or_ahead(fresh: Engine) -> None:
+    assert not migrate.is_current(fresh)
+    migrate.upgrade(fresh, "0001")
+    assert not migrate.is_current(fresh)
+    migrate.upgrade(fresh)
+    assert migrate.is_current(fresh)
+    with writing(fresh) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    assert migrate.is_current(fresh)
+
+
+def test_down_to_nothing_and_up_again(fresh: Engine) -> None:
+    migrate.upgrade(fresh)
+    migrate.downgrade(fresh, "base")
+    assert inspect(fresh).get_table_names() == ["alembic_version"]
+    migrate.upgrade(fresh)
+    assert migrate.is_current(fresh)
+
+
+def test_processes_that_start_together_migrate_once(url: str) -> None:
+    """The second waits for the first and finds nothing to do."""
+    code = (
+        "import sys; from worker.store import migrate; from worker.store.engine import open_engine;"
+        "migrate.upgrade(open_engine(sys.argv[1]))"
+    )
+
+    def start(_: int) -> subprocess.CompletedProcess[str]:
+        arguments = [sys.executable, "-c", code, url]
+        return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(3) as pool:
+        for done in pool.map(start, range(3)):
+            assert done.returncode == 0, done.stderr
+
+
+def test_an_upgrade_that_fails_half_way_leaves_nothing(fresh: Engine) -> None:
+    with writing(fresh) as connection:
+        connection.execute(text("CREATE TABLE tenants (in_the_way int)"))
+    with pytest.raises(WorkerError):
+        migrate.upgrade(fresh)
+    assert inspect(fresh).get_table_names() == ["tenants"]
+
+
+def test_an_installation_without_migrations_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("worker.__file__", str(tmp_path / "worker" / "__init__.py"))
+    with pytest.raises(ConfigurationError, match="incomplete"):
+        migrate.is_current(open_engine(f"sqlite:///{tmp_path}/x.db"))
+
+
+def test_postgres_keeps_room_for_claims_and_does_not_compress(postgres_url: str) -> None:
+    engine = open_engine(postgres_url)
+    migrate.upgrade(engine)
+    storage = text(
+        "SELECT attstorage::text FROM pg_attribute "
+        "WHERE attrelid = 'grants'::regclass AND attname = 'refresh_token'"
+    )
+    options = text("SELECT reloptions FROM pg_class WHERE relname = 'grants'")
+    with reading(engine) as connection:
+        assert connection.scalar(storage) == "e"
+        assert "fillfactor=70" in connection.scalar(options)
+    engine.dispose()
