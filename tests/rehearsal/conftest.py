@@ -57,3 +57,19 @@ def api(stage: RunningStage) -> httpx.Client:
         headers={"Authorization": f"Bearer {token}"},
         trust_env=False,
     )
+
+
+def refresh(stage: RunningStage, connection: str, token: str, **changes: Any) -> httpx.Response:
+    """Spend a refresh token as the connection's client, by HTTP Basic."""
+    options = stage.stage.tenant.connections[connection].options
+    profile = stage.stage.tenant.connections[connection].provider.profile
+    form = {profile.grant_param: profile.grant_name, profile.subject_param: token} | changes
+    url = f"{stage.stage.provider_urls[profile.name]}/token"
+    auth = (options["client_id"], options["client_secret"])
+    headers = {"Accept": "application/json"}
+    return httpx.post(url, data=form, auth=auth, headers=headers, trust_env=False, timeout=5)
+
+
+def identity(stage: RunningStage, user_id: str, at: int = 0) -> Any:
+    """An identity of a user, as the tenant keeps it."""
+    return stage.stage.tenant.users[user_id].identities[at]

@@ -15,7 +15,7 @@ from tests.rehearsal.conftest import Start, api, management_token
 from worker.rehearsal import RunningStage
 
 
-def test_a_user_is_read_by_its_encoded_id_with_tokens(stage: RunningStage):
+def test_a_user_is_read_by_its_encoded_id_with_tokens(stage: RunningStage) -> None:
     user_id = stage.login("google-oauth2", "rosa")
     with api(stage) as http:
         user = http.get(f"/users/{quote(user_id, safe='')}").json()
@@ -27,7 +27,7 @@ def test_a_user_is_read_by_its_encoded_id_with_tokens(stage: RunningStage):
     assert identity["expires_in"] == 60
 
 
-def test_without_read_user_idp_tokens_the_tokens_are_simply_missing(start: Start):
+def test_without_read_user_idp_tokens_the_tokens_are_simply_missing(start: Start) -> None:
     """https://auth0.com/docs/authenticate/identity-providers/calling-an-external-idp-api"""
     stage = start(scopes="read:users")
     user_id = stage.login("google-oauth2", "rosa")
@@ -38,7 +38,7 @@ def test_without_read_user_idp_tokens_the_tokens_are_simply_missing(start: Start
     assert "refresh_token" not in answer.json()["identities"][0]
 
 
-def test_without_read_connections_options_the_options_are_absent(start: Start):
+def test_without_read_connections_options_the_options_are_absent(start: Start) -> None:
     """End of life of the old behaviour: 2025-07-08."""
     stage = start(scopes="read:connections")
     with api(stage) as http:
@@ -49,7 +49,7 @@ def test_without_read_connections_options_the_options_are_absent(start: Start):
     assert "options" not in by_id
 
 
-def test_fields_choose_and_exclude(stage: RunningStage):
+def test_fields_choose_and_exclude(stage: RunningStage) -> None:
     user_id = quote(stage.login("github", "rosa"), safe="")
     with api(stage) as http:
         chosen = http.get(f"/users/{user_id}", params={"fields": "user_id,updated_at"}).json()
@@ -61,7 +61,7 @@ def test_fields_choose_and_exclude(stage: RunningStage):
     assert rest["user_id"] == "github|rosa"
 
 
-def test_checkpoint_paging_of_connections_ends_without_next(stage: RunningStage):
+def test_checkpoint_paging_of_connections_ends_without_next(stage: RunningStage) -> None:
     names: list[str] = []
     with api(stage) as http:
         body = http.get("/connections", params={"take": 4}).json()
@@ -73,7 +73,7 @@ def test_checkpoint_paging_of_connections_ends_without_next(stage: RunningStage)
     assert sorted(names) == sorted(stage.about()["connections"])
 
 
-def test_connections_are_found_by_strategy(stage: RunningStage):
+def test_connections_are_found_by_strategy(stage: RunningStage) -> None:
     with api(stage) as http:
         found = http.get("/connections", params={"strategy": ["waad", "okta"]}).json()
     assert sorted(one["name"] for one in found) == ["acme-entra", "acme-okta"]
@@ -90,7 +90,7 @@ def test_connections_are_found_by_strategy(stage: RunningStage):
 )
 def test_refusals_have_the_form_of_the_recordings(
     stage: RunningStage, path: str, status: int, code: str
-):
+) -> None:
     with api(stage) as http:
         body = http.get(path).json()
     assert body["statusCode"] == status
@@ -98,7 +98,7 @@ def test_refusals_have_the_form_of_the_recordings(
     assert set(body) == {"statusCode", "error", "message", "errorCode"}
 
 
-def test_a_missing_scope_is_named(start: Start):
+def test_a_missing_scope_is_named(start: Start) -> None:
     stage = start(scopes="read:connections")
     with api(stage) as http:
         body = http.get("/users/x").json()
@@ -110,7 +110,7 @@ def test_a_missing_scope_is_named(start: Start):
     }
 
 
-def test_an_expired_token_is_401_without_an_error_code(start: Start):
+def test_an_expired_token_is_401_without_an_error_code(start: Start) -> None:
     stage = start(token_lifetime_s=0)
     with api(stage) as http:
         answer = http.get("/users/x")
@@ -135,14 +135,14 @@ def test_an_expired_token_is_401_without_an_error_code(start: Start):
 )
 def test_the_token_endpoint_refuses_in_oauth_form(
     stage: RunningStage, changes: dict[str, str], status: int, error: str
-):
+) -> None:
     """The audience is an identifier: without its trailing slash it is another one."""
     answer = management_token(stage, **changes)
     assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert "error_description" in answer.json()
 
 
-def test_client_credentials_may_come_as_json(stage: RunningStage):
+def test_client_credentials_may_come_as_json(stage: RunningStage) -> None:
     settings = stage.stage.settings
     answer = httpx.post(
         f"{stage.base_url}/oauth/token",
@@ -189,7 +189,7 @@ def _assertion(key: rsa.RSAPrivateKey, **changes: object) -> str:
 )
 def test_private_key_jwt_is_checked(
     start: Start, key: rsa.RSAPrivateKey, changes: dict[str, object], status: int
-):
+) -> None:
     pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -203,7 +203,7 @@ def test_private_key_jwt_is_checked(
     assert management_token(stage).status_code == 401  # and the secret no more
 
 
-def test_the_plan_limits_and_says_when_more_comes(start: Start):
+def test_the_plan_limits_and_says_when_more_comes(start: Start) -> None:
     """Essentials: 5 connection reads at once, 50 a minute; other groups are counted apart."""
     stage = start(plan="essentials")
     with api(stage) as http:
@@ -218,7 +218,7 @@ def test_the_plan_limits_and_says_when_more_comes(start: Start):
     assert stage.ledger()["management_refused"] == 1
 
 
-def test_a_global_limit_says_so(start: Start):
+def test_a_global_limit_says_so(start: Start) -> None:
     stage = start(plan="free")
     with api(stage) as http:
         bodies = [http.get("/users").json() for _ in range(3)]
@@ -230,7 +230,7 @@ def test_a_global_limit_says_so(start: Start):
     }
 
 
-def test_users_can_be_partitioned_by_creation(stage: RunningStage):
+def test_users_can_be_partitioned_by_creation(stage: RunningStage) -> None:
     stage.do("logins", connection="github", subjects=[f"user{n}" for n in range(7)])
     with api(stage) as http:
         users = http.get("/users", params={"sort": "created_at:1"}).json()
@@ -245,7 +245,7 @@ def test_users_can_be_partitioned_by_creation(stage: RunningStage):
     assert nobody == []
 
 
-def test_the_log_is_followed_by_checkpoint(stage: RunningStage):
+def test_the_log_is_followed_by_checkpoint(stage: RunningStage) -> None:
     stage.do("logins", connection="github", subjects=[f"user{n}" for n in range(5)])
     seen: list[str] = []
     with api(stage) as http:
@@ -258,7 +258,7 @@ def test_the_log_is_followed_by_checkpoint(stage: RunningStage):
     assert len(seen) >= 10  # a sign-up and a login each
 
 
-def test_a_read_that_returned_a_secret_is_an_event_of_our_own(stage: RunningStage):
+def test_a_read_that_returned_a_secret_is_an_event_of_our_own(stage: RunningStage) -> None:
     user_id = quote(stage.login("github", "rosa"), safe="")
     with api(stage) as http:
         http.get(f"/users/{user_id}")
@@ -268,7 +268,7 @@ def test_a_read_that_returned_a_secret_is_an_event_of_our_own(stage: RunningStag
     assert newest["details"]["request"]["path"] == f"/api/v2/users/{user_id}"
 
 
-def test_the_signing_key_is_published(stage: RunningStage, http: httpx.Client):
+def test_the_signing_key_is_published(stage: RunningStage, http: httpx.Client) -> None:
     token = management_token(stage).json()["access_token"]
     keys = http.get(f"{stage.base_url}/.well-known/jwks.json").json()
     key = jwt.PyJWKSet.from_dict(keys)["rehearsal"]

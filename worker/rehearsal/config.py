@@ -7,10 +7,11 @@ the address of its token endpoint. The very same product serves it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .profiles import Profile
 from .stage import Stage
 
 TENANT = "rehearsal"
@@ -18,8 +19,8 @@ LOGS_AUTHORIZATION = "rehearsal logs authorization"
 EVENTS_BEARER = "rehearsal-events-bearer"
 ACTIONS_SECRET = "whsec_cmVoZWFyc2FsLWFjdGlvbnMtc2VjcmV0LTAwMDA="
 
-# Entries that take the token endpoint from the connection's own options.
-_FROM_OPTIONS = frozenset({"oauth2", "oidc", "okta", "auth0-oidc"})
+# Strategies that say nothing about who is behind them: the connection names the entry itself.
+_NAMELESS = frozenset({"oauth2", "oidc", "okta", "auth0-oidc"})
 
 
 def config_of(stage: Stage, *, tenant: str = TENANT) -> dict[str, Any]:
@@ -36,9 +37,10 @@ def config_of(stage: Stage, *, tenant: str = TENANT) -> dict[str, Any]:
                 "events_bearer": EVENTS_BEARER,
                 "actions_secret": ACTIONS_SECRET,
                 **_pace(settings.plan),
+                "connections": dict(_connections(stage)),
             }
         },
-        "providers": {name: _entry(stage, name) for name in _to_override(stage)},
+        "providers": dict(_providers(stage)),
     }
 
 
@@ -73,27 +75,43 @@ def _pace(plan: str) -> Mapping[str, Any]:
     return {"requests_per_second": 200} if plan == "unlimited" else {"plan": plan}
 
 
-def _to_override(stage: Stage) -> list[str]:
-    return [
-        name
-        for name in stage.profile_names
-        if stage.providers[name].profile.strategy not in _FROM_OPTIONS
-    ]
+def _connections(stage: Stage) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Connections whose token URL stands in their own options."""
+    for name, connection in stage.tenant.connections.items():
+        if connection.strategy in _NAMELESS:
+            profile = connection.provider.profile
+            yield name, {"provider": profile.entry or profile.name, **_addresses(stage, profile)}
 
 
-def _entry(stage: Stage, name: str) -> dict[str, Any]:
-    url, profile = stage.provider_urls[name], stage.providers[name].profile
-    entry = {"token_endpoint": f"{url}/token"}
-    if profile.revoke["path"]:
-        entry["revocation_endpoint"] = f"{url}/{profile.revoke['path']}"
-    return entry
+def _providers(stage: Stage) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Providers whose address the catalogue knows, moved to the stage."""
+    for name, provider in stage.providers.items():
+        profile = provider.profile
+        if profile.strategy not in _NAMELESS:
+            yield profile.entry or name, _addresses(stage, profile)
+
+
+def _addresses(stage: Stage, profile: Profile) -> dict[str, Any]:
+    url = stage.provider_urls[profile.name]
+    revocation = {"revoke": {"endpoint": f"{url}/{profile.revoke['path']}"}}
+    return {"token_endpoint": f"{url}/token", **(revocation if profile.revoke["path"] else {})}
 
 
 def _toml(config: Mapping[str, Any]) -> str:
-    """Tables two deep; a JSON string is a valid TOML basic string."""
     lines = ["# Written for a rehearsal stage; run with EVERGRANT_ALLOW_LOOPBACK=1."]
     for group, tables in config.items():
         for name, table in tables.items():
-            lines += ["", f"[{group}.{json.dumps(name)}]"]
-            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+            lines += _table([group, name], table)
     return "\n".join([*lines, ""])
+
+
+def _table(path: list[str], table: Mapping[str, Any]) -> Iterator[str]:
+    """A table and those below it; a JSON string is a TOML basic string too."""
+    plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    if plain:
+        yield ""
+        yield f"[{'.'.join(json.dumps(part) for part in path)}]"
+        yield from (f"{key} = {json.dumps(value)}" for key, value in plain.items())
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _table([*path, key], value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -47,13 +47,13 @@ class Profile:
     answer: Table
     errors: Table
     revoke: Table
+    entry: str = ""  # its name in Evergrant's catalogue, where that is another
     expires: bool = True  # False: no lifetime is told at login
     kills_access_after_s: float | None = None
     early_renewal_s: float | None = None
     not_before_s: float | None = None
     refresh_lifetime_s: float | None = None
     refresh_idle_s: float | None = None
-    source: str = field(default="", repr=False)
 
 
 @cache
