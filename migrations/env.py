@@ -7,7 +7,7 @@ change is one new revision, and an old one is never edited. 0002 builds on 0001 
     EVERGRANT_DATABASE_URL=sqlite:////tmp/none.db \
         alembic revision --autogenerate --rev-id 0001 -m "initial tables"
     mv /tmp/0002_*.py migrations/versions/ && rm /tmp/none.db
-    ruff check --fix migrations; ruff format migrations
+    ruff format migrations; ruff check --fix migrations
 """
 
 from __future__ import annotations

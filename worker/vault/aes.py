@@ -117,6 +117,17 @@ class AesVault:
         key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
         return Fingerprint(hmac.digest(key, token.reveal(), "sha256")[:16])
 
+    def authenticate(self, message: bytes) -> bytes:
+        """A tag for what lies outside the database (the audit's anchors): key id and HMAC."""
+        key = self._keyring.primary(Purpose.CONFIG)
+        return bytes.fromhex(key.id) + _mac(key, message)
+
+    def authentic(self, message: bytes, tag: bytes) -> bool:
+        """Whether we made `tag` for `message`; False too where its key was destroyed."""
+        key = self._keyring.get(tag[:_ID].hex())
+        right = key is not None and key.purpose is Purpose.CONFIG
+        return bool(key and right and hmac.compare_digest(tag[_ID:], _mac(key, message)))
+
     def rewrap(self, wrapped: bytes, *, tenant: str, grant: GrantId) -> bytes:
         """The same data key under today's primary; unchanged if it is there already."""
         self._look()
@@ -244,8 +255,15 @@ def _bound_token(data_id: bytes, tenant: str, grant: GrantId, generation: int, k
 
 
 def _config_cipher(key: Key, salt: bytes) -> AESGCM:
-    derived = HKDF(SHA256(), KEY_BYTES, salt, b"evergrant config").derive(key.material.reveal())
-    return AESGCM(derived)
+    return AESGCM(_derived(key, salt, b"evergrant config"))
+
+
+def _mac(key: Key, message: bytes) -> bytes:
+    return hmac.digest(_derived(key, None, b"evergrant authentication"), message, "sha256")
+
+
+def _derived(key: Key, salt: bytes | None, purpose: bytes) -> bytes:
+    return HKDF(SHA256(), KEY_BYTES, salt, purpose).derive(key.material.reveal())
 
 
 def _self_test(key: Key) -> None:
