@@ -1,0 +1,430 @@
+"""How attempts end: what becomes current, what is kept beside it, and what nobody may lose."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, insert, select, update
+
+from tests.clock import FakeClock
+from tests.planted import candidates_of, opened, plant, plant_connection, row_of
+from worker.domain.attempt import Brought, Fate, LeftUncertain, Postponed, Refused
+from worker.domain.errors import PermanentError
+from worker.domain.grant import ExpiryKind, GrantState
+from worker.domain.ports import Notice
+from worker.domain.secret import Secret
+from worker.store import outbox
+from worker.store.audit import AuditLog
+from worker.store.claims import ClaimsRepository
+from worker.store.engine import reading, writing
+from worker.store.settling import SettlingRepository
+from worker.store.tables import (
+    AuditRow,
+    CandidateRow,
+    ConnectionRow,
+    GrantRow,
+    OutboxRow,
+    SeenRefreshTokenRow,
+)
+
+NOW = datetime.now(UTC) - timedelta(seconds=5)
+
+
+class World:
+    """Two processes and a store."""
+
+    def __init__(self, engine, vault):
+        self.engine = engine
+        self.vault = vault
+        self.clock = FakeClock(start=datetime.now(UTC))
+        self.claims = {
+            process: ClaimsRepository(engine, node="n1", process=process, clock=self.clock)
+            for process in ("p1", "p2")
+        }
+        self.settling = SettlingRepository(
+            engine,
+            node="n1",
+            process="p1",
+            clock=self.clock,
+            audit=AuditLog("n1"),
+            tell=outbox.add,
+        )
+
+    def claim(self, each=50):
+        return self.claims["p1"].claim_due(
+            "google-oauth2", ["acme"], each=each, lease=20.0, since={}
+        )
+
+    def take_over(self):
+        seen = self.claims["p2"].unfinished("google-oauth2", dead=("p1",))
+        return self.claims["p2"].take_over(seen, lease=20.0)
+
+    def settle(self, *endings):
+        fates = self.settling.settle(endings).fates
+        return [fates[one.grant, one.fence] for one in endings]
+
+    def brought(self, claim, rt="r1", at="a1", **changes):
+        def seal(text, kind, key):
+            return self.vault.seal(
+                Secret(text),
+                tenant=claim.key.tenant,
+                grant=claim.grant,
+                generation=claim.next_generation,
+                kind=kind,
+                key=key,
+            )
+
+        values = {
+            "grant": claim.grant,
+            "tenant": claim.key.tenant,
+            "connection": claim.key.connection,
+            "provider": claim.provider,
+            "user_id": claim.user_id,
+            "attempt": claim.attempt,
+            "fence": claim.fence,
+            "parent_fp": claim.parent_fp,
+            "family": claim.family,
+            "generation": claim.next_generation,
+            "access_token": seal(at, "at", claim.tokens.access_key),
+            "refresh_token": seal(rt, "rt", claim.tokens.refresh_key),
+            "at_fp": self.vault.fingerprint(Secret(at)),
+            "rt_fp": self.vault.fingerprint(Secret(rt)),
+            "token_type": "Bearer",
+            "scope": None,
+            "issued_at": NOW,
+            "expiry": ExpiryKind.AT,
+            "expires_at": NOW + timedelta(hours=1),
+            "refresh_expires_at": None,
+            "due_at": NOW + timedelta(minutes=45),
+            "not_before": None,
+            "logged_in_at": claim.logged_in_at,
+        }
+        return Brought(**values | changes)
+
+    def refused(self, claim, **changes):
+        values = {
+            "grant": claim.grant,
+            "tenant": claim.key.tenant,
+            "connection": claim.key.connection,
+            "user_id": claim.user_id,
+            "attempt": claim.attempt,
+            "fence": claim.fence,
+            "code": "invalid_grant",
+            "at": NOW,
+            "heals": False,
+            "final": False,
+            "unresolved_until": None,
+            "retry_at": NOW + timedelta(seconds=60),
+            "notice": Notice(
+                tenant="acme",
+                kind="grant_needs_login",
+                episode=f"{claim.grant}:0",
+                grant=claim.grant,
+            ),
+        }
+        return Refused(**values | changes)
+
+    def count(self, table):
+        with reading(self.engine) as db:
+            return db.execute(select(func.count()).select_from(table)).scalar_one()
+
+    def login_arrives(self, grant, rt="login"):
+        """A pull meets an exchange under way and leaves what it read as a candidate (M7)."""
+        row = row_of(self.engine, grant)
+        generation = row.last_generation + 1
+        sealed = self.vault.seal(
+            Secret(rt),
+            tenant=row.tenant,
+            grant=grant,
+            generation=generation,
+            kind="rt",
+            key=row.refresh_key,
+        )
+        with writing(self.engine) as db:
+            db.execute(
+                insert(CandidateRow).values(
+                    grant_id=grant,
+                    generation=generation,
+                    family=row.family + 1,
+                    rt_fp=self.vault.fingerprint(Secret(rt)),
+                    refresh_token=sealed,
+                    issued_at=NOW,
+                    why="login",
+                    created_at=NOW,
+                )
+            )
+            db.execute(
+                update(GrantRow).where(GrantRow.id == grant).values(last_generation=generation)
+            )
+
+
+@pytest.fixture
+def world(engine, vault):
+    return World(engine, vault)
+
+
+def test_what_an_attempt_brought_becomes_current(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    assert world.settle(world.brought(claim)) == [Fate.APPLIED]
+    row = row_of(world.engine, grant)
+    assert opened(world.engine, world.vault, grant) == "r1"
+    assert opened(world.engine, world.vault, grant, "at") == "a1"
+    assert (row.attempt, row.failures, row.rotated_before) == (None, 0, True)
+    assert row.due_at == NOW + timedelta(minutes=45)
+    assert world.count(SeenRefreshTokenRow) == 2
+
+
+def test_a_group_is_one_transaction_and_one_audit_entry(world):
+    for n in range(5):
+        plant(world.engine, world.vault, now=NOW, rt=f"old{n}")
+    claims = world.claim()
+    fates = world.settle(*[world.brought(c, rt=f"r{n}") for n, c in enumerate(claims)])
+    assert fates == [Fate.APPLIED] * 5
+    assert world.count(AuditRow) == 1
+
+
+def test_settling_again_changes_nothing(world):
+    """C12: the fate of the commit was unknown, so the same group is written again."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    brought = world.brought(claim)
+    world.settle(brought)
+    before = row_of(world.engine, grant)
+    for _ in range(100):
+        assert world.settle(brought) == [Fate.REPEATED]
+    assert row_of(world.engine, grant) == before
+    assert candidates_of(world.engine, grant) == []
+
+
+def test_a_lost_fence_makes_a_candidate_never_garbage(world):
+    """C13: another attempt holds the claim now, and will find what this one brought."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (slow,) = world.claim()
+    (quick,) = world.take_over()
+    assert world.settle(world.brought(slow, rt="sibling")) == [Fate.CANDIDATE]
+    assert opened(world.engine, world.vault, grant) == "r0"
+    (candidate,) = candidates_of(world.engine, grant)
+    assert (candidate.why, candidate.fence) == ("lost_fence", slow.fence)
+    assert world.settle(world.brought(quick, rt="newest")) == [Fate.APPLIED]
+    assert opened(world.engine, world.vault, grant) == "newest"
+
+
+def test_the_successor_of_the_current_token_takes_its_place_once_nobody_holds_it(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (slow,) = world.claim()
+    (quick,) = world.take_over()
+    world.settle(world.brought(slow, rt="successor"))
+    late = Postponed(
+        grant=grant, attempt=quick.attempt, fence=quick.fence, code="x", due_at=NOW, failures=1
+    )
+    assert world.settle(late) == [Fate.APPLIED]
+    assert opened(world.engine, world.vault, grant) == "successor"
+
+
+def test_a_replayed_successor_is_current_at_once_where_the_store_was_rolled_back(world):
+    """C16: the restored store still has the parent; two generations come from the journal."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    first = world.brought(claim)
+    second = world.brought(
+        claim,
+        rt="r2",
+        fence=claim.fence + 1,
+        parent_fp=first.rt_fp,
+        generation=claim.next_generation + 1,
+    )
+    with writing(world.engine) as db:
+        db.execute(update(GrantRow).values(attempt=None, fence=0))
+    world.settle(first)
+    world.settle(second)
+    row = row_of(world.engine, grant)
+    assert row.rt_fp == second.rt_fp
+
+
+def test_a_login_that_came_during_the_exchange_is_promoted_by_whoever_ends_it(world):
+    """M7; the family it replaces waits until the new one has renewed once (M3)."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    world.login_arrives(grant)
+    world.settle(world.brought(claim))
+    assert opened(world.engine, world.vault, grant) == "login"
+    (old,) = candidates_of(world.engine, grant)
+    assert (old.why, old.rt_fp) == ("superseded_family", world.vault.fingerprint(Secret("r1")))
+    (again,) = world.claim()
+    assert again.family == 1
+    world.settle(world.brought(again, rt="login-2"))
+    (old,) = candidates_of(world.engine, grant)
+    assert old.spent_at is not None
+
+
+@pytest.mark.parametrize("ending", ["postponed", "uncertain"])
+def test_a_login_is_promoted_even_if_the_exchange_brought_nothing(world, ending):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    world.login_arrives(grant)
+    kind = Postponed if ending == "postponed" else LeftUncertain
+    world.settle(
+        kind(
+            grant=grant, attempt=claim.attempt, fence=claim.fence, code="x", due_at=NOW, failures=1
+        )
+    )
+    assert opened(world.engine, world.vault, grant) == "login"
+    assert row_of(world.engine, grant).attempt is None
+
+
+def test_an_uncertain_attempt_keeps_its_record_for_the_takeover(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    world.settle(
+        LeftUncertain(
+            grant=grant,
+            attempt=claim.attempt,
+            fence=claim.fence,
+            code="timeout",
+            due_at=NOW,
+            failures=2,
+        )
+    )
+    row = row_of(world.engine, grant)
+    assert (row.attempt, row.uncertain, row.failures) == (claim.attempt, True, 2)
+    assert world.claim() == []
+    (unfinished,) = world.claims["p2"].unfinished("google-oauth2", dead=())
+    assert unfinished.earlier.uncertain
+
+
+def test_tokens_that_reach_a_deleted_grant_wait_for_the_revoker(world):
+    """C20: dropping them would leave a living consent at the provider that nobody can end."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    with writing(world.engine) as db:
+        db.execute(
+            update(GrantRow).values(
+                state=GrantState.TOMBSTONED.value,
+                tombstoned_at=NOW,
+                due_at=None,
+                fence=GrantRow.fence + 1,
+            )
+        )
+    assert world.settle(world.brought(claim)) == [Fate.GONE]
+    (candidate,) = candidates_of(world.engine, grant)
+    assert candidate.why == "tombstoned"
+    assert row_of(world.engine, grant).state == GrantState.TOMBSTONED
+
+
+def test_tokens_in_an_answer_that_was_no_renewal_are_kept_and_tried(world):
+    """C21: the answer was malformed, but the provider may have rotated."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    odd = world.brought(claim, rt="odd", read=False)
+    gave_up = Postponed(
+        grant=grant, attempt=claim.attempt, fence=claim.fence, code="x", due_at=NOW, failures=1
+    )
+    assert world.settle(odd)[0] is Fate.CANDIDATE
+    assert world.settle(gave_up) == [Fate.APPLIED]
+    assert opened(world.engine, world.vault, grant) == "odd"
+    (parent,) = candidates_of(world.engine, grant)
+    assert (parent.why, parent.spent_at) == ("parent", None)
+
+
+def test_a_refused_token_gives_way_to_the_newest_candidate(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (slow,) = world.claim()
+    (quick,) = world.take_over()
+    world.settle(world.brought(slow, rt="sibling"))
+    world.settle(world.brought(quick, rt="dead"))
+    with writing(world.engine) as db:
+        db.execute(update(CandidateRow).values(spent_at=None))
+        db.execute(update(GrantRow).values(due_at=NOW))
+    (claim,) = world.claim()
+    assert world.settle(world.refused(claim)) == [Fate.NEXT_CANDIDATE]
+    assert opened(world.engine, world.vault, grant) == "sibling"
+    assert row_of(world.engine, grant).state == GrantState.ACTIVE
+    spent = [c for c in candidates_of(world.engine, grant) if c.spent_at is not None]
+    assert [c.why for c in spent] == ["refused"]
+
+
+def test_one_refusal_makes_suspect_and_a_final_one_needs_a_login_with_one_notice(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    assert world.settle(world.refused(claim)) == [Fate.SUSPECT]
+    row = row_of(world.engine, grant)
+    assert (row.state, row.suspect_since) == (GrantState.SUSPECT, NOW)
+    assert row.due_at == NOW + timedelta(seconds=60)
+    with writing(world.engine) as db:
+        db.execute(update(GrantRow).values(due_at=NOW))
+    (again,) = world.claim()
+    assert world.settle(world.refused(again, final=True)) == [Fate.NEEDS_REAUTH]
+    row = row_of(world.engine, grant)
+    assert (row.state, row.reason, row.due_at) == (GrantState.NEEDS_REAUTH, "invalid_grant", None)
+    assert row.refresh_token is not None
+    assert world.settle(world.refused(again, final=True)) == [Fate.LATE]
+    assert world.count(OutboxRow) == 1
+
+
+def test_a_refusal_waits_while_an_earlier_attempt_may_bring_the_successor(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    until = datetime.now(UTC) + timedelta(seconds=500)
+    fates = world.settle(world.refused(claim, final=True, unresolved_until=until))
+    assert fates == [Fate.SUSPECT]
+    assert row_of(world.engine, grant).due_at == until
+
+
+def test_a_mass_of_refusals_holds_all_verdicts_until_one_of_them_renews(world):
+    plant_connection(world.engine)
+    for n in range(25):
+        plant(world.engine, world.vault, now=NOW, rt=f"rt{n}")
+    world.settle(*[world.refused(c) for c in world.claim()])
+    with reading(world.engine) as db:
+        until = db.execute(select(ConnectionRow.brake_until)).scalar_one()
+        kinds = db.execute(select(OutboxRow.kind)).scalars().all()
+    assert until > NOW
+    assert kinds == ["verdicts_held"]
+    with writing(world.engine) as db:
+        db.execute(update(GrantRow).values(due_at=NOW))
+    first, *rest = world.claim()
+    assert set(world.settle(*[world.refused(c, final=True) for c in rest])) == {Fate.HELD}
+    assert world.settle(world.brought(first, healed=True)) == [Fate.APPLIED]
+    with reading(world.engine) as db:
+        assert db.execute(select(ConnectionRow.brake_until)).scalar_one() is None
+
+
+def test_a_refresh_token_that_another_grant_holds_makes_an_alias(world):
+    """C18: two grants that spent one token would lose the family."""
+    first = plant(world.engine, world.vault, now=NOW, rt="one")
+    twin = plant(world.engine, world.vault, now=NOW, rt="two")
+    claims = {c.grant: c for c in world.claim()}
+    world.settle(world.brought(claims[first], rt="same"))
+    plant(world.engine, world.vault, now=NOW, rt="three")
+    (third,) = world.claim()
+    group = [world.brought(claims[twin], rt="same"), world.brought(third, rt="fine")]
+    with pytest.raises(PermanentError):
+        world.settle(*group)
+    assert world.settle(world.brought(claims[twin], rt="same")) == [Fate.APPLIED]
+    row = row_of(world.engine, twin)
+    assert (row.alias_of, row.rt_fp, row.due_at) == (first, None, None)
+
+
+def test_a_store_that_forgot_commits_shows_a_lower_count(world):
+    plant(world.engine, world.vault, now=NOW, rt="1")
+    plant(world.engine, world.vault, now=NOW, rt="2")
+    one, two = world.claim()
+    assert world.settling.settle([world.brought(one, rt="3")]).counter == 1
+    assert world.settling.settle([world.brought(two, rt="4")]).counter == 2
+    assert world.settling.counter("p1", "n1") == 2
+    assert world.settling.counter("p9", "n1") is None
+
+
+def test_a_late_ending_without_tokens_changes_nothing(world):
+    grant = plant(world.engine, world.vault, now=NOW)
+    (slow,) = world.claim()
+    world.take_over()
+    before = row_of(world.engine, grant)
+    late = Postponed(
+        grant=grant, attempt=slow.attempt, fence=slow.fence, code="x", due_at=NOW, failures=9
+    )
+    assert world.settle(late) == [Fate.LATE]
+    assert world.settle(world.refused(slow, final=True)) == [Fate.LATE]
+    assert row_of(world.engine, grant) == before

@@ -1,0 +1,197 @@
+"""Refresh tokens kept beside the current one, and when one of them takes its place (I3).
+
+A candidate takes over in three cases: it is the successor of the current token, which is then
+spent; a login brought it while an exchange was under way (M7); or the provider refused the
+current one, and the newest that is left has its turn. A renewal proves what came before it spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.domain.attempt import Brought, Ending, Fate
+from worker.domain.grant import ExpiryKind, GrantId, GrantState
+from worker.store.claims import FREE
+from worker.store.tables import CandidateRow, GrantRow
+
+_SPENDABLE = (GrantState.ACTIVE.value, GrantState.SUSPECT.value, GrantState.NEEDS_REAUTH.value)
+_TRIED_ON_REFUSAL = ("lost_fence", "unread", "superseded_family", "parent", "login")
+_LONGEST_CHAIN = 50  # successors of successors, as a replay after a restore may bring them
+
+
+def keep(db: Connection, one: Brought, why: str, now: datetime) -> None:
+    """Store the refresh token that `one` brought, beside the current one."""
+    _insert(
+        db,
+        {
+            "grant_id": one.grant,
+            "generation": one.generation,
+            "family": one.family,
+            "fence": one.fence,
+            "parent_fp": one.parent_fp,
+            "rt_fp": one.rt_fp,
+            "refresh_token": one.refresh_token,
+            "access_token": one.access_token,
+            "at_fp": one.at_fp,
+            "scope": one.scope,
+            "issued_at": one.issued_at,
+            "expires_at": one.expires_at,
+            "why": why,
+            "created_at": now,
+            "spent_at": None,
+        },
+    )
+
+
+def newest(db: Connection, grant: GrantId) -> Any:
+    """The one to try next when the current refresh token is refused; None: there is none."""
+    asked = (
+        select(CandidateRow.__table__)
+        .where(
+            CandidateRow.grant_id == grant,
+            CandidateRow.spent_at.is_(None),
+            CandidateRow.why.in_(_TRIED_ON_REFUSAL),
+        )
+        .order_by(CandidateRow.family.desc(), CandidateRow.generation.desc())
+        .limit(1)
+    )
+    return db.execute(asked).one_or_none()
+
+
+def replace_refused(db: Connection, row: Any, waiting: Any, now: datetime) -> None:
+    """`waiting` becomes current; the refused one is kept as tried, never to be sent again."""
+    _swap(db, row, waiting, "refused", now, spent_at=now)
+
+
+def reconsider(
+    db: Connection,
+    endings: Sequence[Ending],
+    fates: Mapping[tuple[GrantId, int], Fate],
+    now: datetime,
+) -> None:
+    """Let the candidates of these grants rise or rest. One look; usually there are none."""
+    grants = [ending.grant for ending in endings]
+    for _ in range(_LONGEST_CHAIN):
+        waiting = db.execute(
+            select(CandidateRow.__table__).where(
+                CandidateRow.grant_id.in_(grants), CandidateRow.spent_at.is_(None)
+            )
+        ).all()
+        if not waiting:
+            return
+        for ending in endings:
+            if isinstance(ending, Brought) and fates[ending.grant, ending.fence] is Fate.APPLIED:
+                _rest(db, ending, now)
+        grants = _rise(db, grants, now)
+        if not grants:
+            return
+
+
+def _rest(db: Connection, brought: Brought, now: datetime) -> None:
+    """A family that has renewed proves all before it spent or superseded (M3)."""
+    before = or_(
+        CandidateRow.family < brought.family,
+        and_(CandidateRow.family == brought.family, CandidateRow.generation < brought.generation),
+    )
+    db.execute(
+        update(CandidateRow)
+        .where(CandidateRow.grant_id == brought.grant, CandidateRow.spent_at.is_(None), before)
+        .values(spent_at=now)
+    )
+
+
+def _rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[GrantId]:
+    """Promote what is the current token's successor, or a login's; return whose changed."""
+    rises = or_(
+        CandidateRow.parent_fp == GrantRow.rt_fp,
+        and_(CandidateRow.why == "login", CandidateRow.family > GrantRow.family),
+    )
+    found = db.execute(
+        select(CandidateRow.__table__)
+        .join(GrantRow, GrantRow.id == CandidateRow.grant_id)
+        .where(
+            CandidateRow.grant_id.in_(grants),
+            CandidateRow.spent_at.is_(None),
+            or_(GrantRow.attempt.is_(None), GrantRow.uncertain),  # nobody is at work on it
+            GrantRow.tombstoned_at.is_(None),
+            GrantRow.state.in_(_SPENDABLE),
+            rises,
+        )
+        .order_by(CandidateRow.family, CandidateRow.fence, CandidateRow.generation)
+    ).all()
+    chosen = {candidate.grant_id: candidate for candidate in found}  # the newest of each grant
+    for grant, candidate in chosen.items():
+        locked = select(GrantRow.__table__).where(GrantRow.id == grant).with_for_update()
+        why = "superseded_family" if candidate.why == "login" else "parent"
+        _swap(db, db.execute(locked).one(), candidate, why, now, spent_at=None)
+    return list(chosen)
+
+
+def _swap(
+    db: Connection, row: Any, candidate: Any, why: str, now: datetime, *, spent_at: datetime | None
+) -> None:
+    db.execute(delete(CandidateRow).where(CandidateRow.id == candidate.id))
+    if row.rt_fp is not None:
+        _insert(db, _set_aside(row, why, now, spent_at))
+    values = FREE | {
+        GrantRow.state: GrantState.ACTIVE.value,
+        GrantRow.reason: None,
+        GrantRow.renewable: True,
+        GrantRow.alias_of: None,
+        GrantRow.generation: candidate.generation,
+        GrantRow.family: candidate.family,
+        GrantRow.access_token: candidate.access_token,
+        GrantRow.refresh_token: candidate.refresh_token,
+        GrantRow.at_fp: candidate.at_fp,
+        GrantRow.rt_fp: candidate.rt_fp,
+        GrantRow.scope: candidate.scope or row.scope,
+        GrantRow.issued_at: candidate.issued_at,
+        GrantRow.expiry: (ExpiryKind.AT if candidate.expires_at else ExpiryKind.UNTOLD).value,
+        GrantRow.expires_at: candidate.expires_at,
+        GrantRow.due_at: now,
+        GrantRow.not_before: None,
+        GrantRow.failures: 0,
+        GrantRow.last_error: None,
+        GrantRow.suspect_since: None,
+    }
+    if candidate.why == "login":
+        values |= {GrantRow.logged_in_at: candidate.issued_at, GrantRow.refresh_expires_at: None}
+    db.execute(update(GrantRow).where(GrantRow.id == row.id).values(values))
+
+
+def _set_aside(row: Any, why: str, now: datetime, spent_at: datetime | None) -> dict[str, Any]:
+    return {
+        "grant_id": row.id,
+        "generation": row.generation,
+        "family": row.family,
+        "fence": row.fence,
+        "parent_fp": None,
+        "rt_fp": row.rt_fp,
+        "refresh_token": row.refresh_token,
+        "access_token": row.access_token,
+        "at_fp": row.at_fp,
+        "scope": row.scope,
+        "issued_at": row.issued_at,
+        "expires_at": row.expires_at,
+        "why": why,
+        "created_at": now,
+        "spent_at": spent_at,
+    }
+
+
+def _insert(db: Connection, values: dict[str, Any]) -> None:
+    """A token that was a candidate before is one again, with its newer story."""
+    insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+    newer = {name: values[name] for name in ("why", "spent_at")}
+    db.execute(
+        insert(CandidateRow)
+        .values(**values)
+        .on_conflict_do_update(
+            index_elements=[CandidateRow.grant_id, CandidateRow.rt_fp], set_=newer
+        )
+    )

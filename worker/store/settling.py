@@ -1,0 +1,427 @@
+"""Writes how attempts ended: a group of them, with audit and notices, in one transaction.
+
+What an attempt brought becomes current only while its fence and the fingerprint it spent still
+match (I3, C12, C13). Everything else that holds a refresh token becomes a candidate, unless the
+store has seen that very token already: then it is a repetition, and nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.domain.attempt import (
+    Brought,
+    Ending,
+    Fate,
+    LeftUncertain,
+    Postponed,
+    Refused,
+    Settled,
+)
+from worker.domain.grant import GrantId, GrantState
+from worker.domain.ports import AuditRecord, Clock, Notice
+from worker.domain.verdict import after_refusal
+from worker.store import candidates, verdict_brake
+from worker.store.claims import FREE
+from worker.store.engine import writing
+from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
+
+_GONE = (GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED)
+
+
+class Audit(Protocol):
+    """The audit log, written inside the caller's transaction."""
+
+    def append(self, connection: Connection, records: Sequence[AuditRecord]) -> object: ...
+
+
+Tell = Callable[[Connection, Sequence[Notice], datetime], object]
+"""Puts notices into the outbox, inside the caller's transaction."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """One transaction's work and what comes of it."""
+
+    db: Connection
+    now: datetime
+    actor: str
+    fates: dict[tuple[GrantId, int], Fate] = field(default_factory=dict)
+    records: list[AuditRecord] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+    def record(self, verb: str, ending: Any, detail: dict[str, object]) -> None:
+        self.records.append(
+            AuditRecord(
+                at=self.now,
+                actor=self.actor,
+                verb=verb,
+                tenant=ending.tenant,
+                grant=ending.grant,
+                detail=detail,
+            )
+        )
+
+
+class SettlingRepository:
+    """The endings of one process's attempts, and of those it replays from journals."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        node: str,
+        process: str,
+        clock: Clock,
+        audit: Audit,
+        tell: Tell,
+    ) -> None:
+        self._engine = engine
+        self._actor = f"worker:{node}"
+        self._counter = f"rotated:{node}:{process}"
+        self._clock = clock
+        self._audit = audit
+        self._tell = tell
+        self._postgres = engine.dialect.name == "postgresql"
+
+    def settle(self, endings: Sequence[Ending]) -> Settled:
+        """Write a group; all of it commits or none.
+
+        Raises: TransientError when the store is away or the commit's fate is unknown: settle the
+            same group again. PermanentError when one of them cannot be written: settle each
+            alone.
+        """
+        with writing(self._engine) as connection:
+            group = _Group(db=connection, now=self._now(connection), actor=self._actor)
+            self._write_brought(group, [e for e in endings if isinstance(e, Brought)])
+            for ending in endings:
+                if not isinstance(ending, Brought):
+                    self._write_other(group, ending)
+            candidates.reconsider(connection, endings, group.fates, group.now)
+            self._audit.append(connection, group.records)
+            self._tell(connection, group.notices, group.now)
+            counter = self._count(group, endings)
+        return Settled(fates=group.fates, counter=counter)
+
+    def counter(self, process: str, node: str) -> int | None:
+        """How many groups with rotated tokens the store remembers of a process (I24)."""
+        asked = select(CounterRow.value).where(CounterRow.name == f"rotated:{node}:{process}")
+        with writing(self._engine) as connection:
+            return connection.execute(asked).scalar_one_or_none()
+
+    def _now(self, connection: Connection) -> datetime:
+        if not self._postgres:
+            return self._clock.now()
+        now: datetime = connection.execute(select(func.now())).scalar_one()
+        return now.astimezone(UTC)
+
+    def _write_brought(self, group: _Group, brought: Sequence[Brought]) -> None:
+        """The usual case takes one statement; what it does not touch is looked at one by one."""
+        fit = [one for one in brought if one.read]
+        moved = self._move_current(group, fit) if fit else set()
+        applied = [one for one in fit if (one.grant, one.fence) in moved]
+        for one in applied:
+            group.fates[one.grant, one.fence] = Fate.APPLIED
+            group.notices.extend(one.notices)
+        if applied:
+            self._remember(group, applied)
+            group.records.extend(_renewed_records(applied, group.now, self._actor))
+            verdict_brake.release(group.db, [one for one in applied if one.healed])
+        for one in brought:
+            if (one.grant, one.fence) not in moved:
+                group.fates[one.grant, one.fence] = self._keep(group, one)
+
+    def _move_current(self, group: _Group, fit: Sequence[Brought]) -> set[tuple[GrantId, int]]:
+        if len(fit) == 1 and (holder := _holder(group.db, fit[0])) is not None:
+            return _alias(group.db, fit[0], holder, group.now)
+        if self._postgres:
+            rows = group.db.exec_driver_sql(_POSTGRES_MOVE, _columns(fit, group.now)).all()
+            return {(GrantId(row.id), row.fence) for row in rows}
+        return {
+            (one.grant, one.fence)
+            for one in fit
+            if group.db.execute(_move_one(one, group.now)).rowcount
+        }
+
+    def _remember(self, group: _Group, brought: Iterable[Brought]) -> None:
+        seen = [
+            {"grant_id": b.grant, "fp": b.rt_fp, "generation": b.generation, "seen_at": group.now}
+            for b in brought
+            if b.rotated
+        ]
+        if seen:
+            insert = postgresql.insert if self._postgres else sqlite.insert
+            group.db.execute(insert(SeenRefreshTokenRow).on_conflict_do_nothing(), seen)
+
+    def _keep(self, group: _Group, one: Brought) -> Fate:
+        """What came too late, or was no renewal: a refresh token in it is not lost."""
+        row = _locked(group.db, one.grant)
+        if row is None or row.access_key is None:
+            return Fate.GONE
+        if not one.rotated:
+            return Fate.LATE
+        if row.rt_fp == one.rt_fp or _was_seen(group.db, one):
+            return Fate.REPEATED
+        gone = row.state in _GONE
+        why = "tombstoned" if gone else "lost_fence" if one.read else "unread"
+        self._remember(group, [one])
+        candidates.keep(group.db, one, why, group.now)
+        group.record("candidate_kept", one, {"why": why, "fence": one.fence})
+        if gone and row.attempt == one.attempt:
+            group.db.execute(update(GrantRow).where(GrantRow.id == one.grant).values(FREE))
+        return Fate.GONE if gone else Fate.CANDIDATE
+
+    def _write_other(self, group: _Group, ending: Postponed | LeftUncertain | Refused) -> None:
+        key = (ending.grant, ending.fence)
+        if isinstance(ending, Refused):
+            group.fates[key] = self._write_refused(group, ending)
+            return
+        values: dict[Any, Any] = {
+            GrantRow.due_at: ending.due_at,
+            GrantRow.failures: ending.failures,
+            GrantRow.last_error: ending.code,
+        }
+        if isinstance(ending, LeftUncertain):
+            values |= {GrantRow.uncertain: True, GrantRow.lease_until: group.now}
+        else:
+            values |= FREE
+            group.notices.extend(ending.notices)
+            if ending.unrenewable:
+                values |= {GrantRow.renewable: False, GrantRow.reason: ending.code}
+        changed = group.db.execute(_held_by(ending).values(values))
+        group.fates[key] = Fate.APPLIED if changed.rowcount else Fate.LATE
+
+    def _write_refused(self, group: _Group, refused: Refused) -> Fate:
+        row = _locked(group.db, refused.grant)
+        if row is None or row.attempt != refused.attempt or row.fence != refused.fence:
+            return Fate.LATE
+        unresolved = refused.unresolved_until is not None and refused.unresolved_until > group.now
+        waiting = candidates.newest(group.db, refused.grant)
+        fate = after_refusal(
+            final=refused.final,
+            unresolved=unresolved,
+            candidate_waits=waiting is not None,
+            braked=refused.final and verdict_brake.is_on(group.db, refused, group.now),
+        )
+        group.record("refused", refused, {"code": refused.code, "then": fate.value})
+        if fate is Fate.NEXT_CANDIDATE:
+            candidates.replace_refused(group.db, row, waiting, group.now)
+            return fate
+        values = FREE | _after(fate, refused, row)
+        group.db.execute(update(GrantRow).where(GrantRow.id == refused.grant).values(values))
+        if fate is Fate.NEEDS_REAUTH:
+            group.notices.append(refused.notice)
+        elif fate is Fate.SUSPECT and row.suspect_since is None:
+            group.notices.extend(verdict_brake.count(group.db, refused, group.now))
+        return fate
+
+    def _count(self, group: _Group, endings: Sequence[Ending]) -> int | None:
+        """Raise this process's counter; a store that later shows less has lost commits (I24)."""
+        if not any(isinstance(one, Brought) and one.rotated for one in endings):
+            return None
+        insert = postgresql.insert if self._postgres else sqlite.insert
+        raised = (
+            insert(CounterRow)
+            .values(name=self._counter, value=1)
+            .on_conflict_do_update(
+                index_elements=[CounterRow.name], set_={"value": CounterRow.value + 1}
+            )
+            .returning(CounterRow.value)
+        )
+        return int(group.db.execute(raised).scalar_one())
+
+
+def _after(fate: Fate, refused: Refused, row: Any) -> dict[Any, Any]:
+    """The columns of a refused grant that has nothing else to try."""
+    values: dict[Any, Any] = {
+        GrantRow.last_error: refused.code,
+        GrantRow.failures: row.failures + 1,
+    }
+    if fate is Fate.NEEDS_REAUTH:
+        state = GrantState.NEEDS_REAUTH.value
+        return values | {
+            GrantRow.state: state,
+            GrantRow.reason: refused.code,
+            GrantRow.due_at: None,
+        }
+    return values | {
+        GrantRow.state: GrantState.SUSPECT.value,
+        GrantRow.reason: refused.code,
+        GrantRow.suspect_since: row.suspect_since or refused.at,
+        GrantRow.due_at: max(refused.retry_at, refused.unresolved_until or refused.retry_at),
+    }
+
+
+def _held_by(ending: Postponed | LeftUncertain) -> Any:
+    return update(GrantRow).where(
+        GrantRow.id == ending.grant,
+        GrantRow.attempt == ending.attempt,
+        GrantRow.fence == ending.fence,
+    )
+
+
+def _locked(db: Connection, grant: GrantId) -> Any:
+    asked = select(GrantRow.__table__).where(GrantRow.id == grant).with_for_update()
+    return db.execute(asked).one_or_none()
+
+
+def _was_seen(db: Connection, one: Brought) -> bool:
+    seen = select(SeenRefreshTokenRow.fp).where(
+        SeenRefreshTokenRow.grant_id == one.grant, SeenRefreshTokenRow.fp == one.rt_fp
+    )
+    return db.execute(seen).one_or_none() is not None
+
+
+def _holder(db: Connection, one: Brought) -> UUID | None:
+    """Another grant that holds the very refresh token that came (C18)."""
+    if not one.rotated:
+        return None
+    return db.execute(
+        select(GrantRow.id).where(GrantRow.rt_fp == one.rt_fp, GrantRow.id != one.grant)
+    ).scalar_one_or_none()
+
+
+def _alias(db: Connection, one: Brought, holder: UUID, now: datetime) -> set[tuple[GrantId, int]]:
+    """Two consents got one refresh token: this grant stops spending it and names the other."""
+    values = _current(one, now) | {
+        GrantRow.refresh_token: None,
+        GrantRow.rt_fp: None,
+        GrantRow.alias_of: holder,
+        GrantRow.due_at: None,
+        GrantRow.reason: "alias",
+    }
+    changed = db.execute(_fitting(one).values(values))
+    return {(one.grant, one.fence)} if changed.rowcount else set()
+
+
+def _fitting(one: Brought) -> Any:
+    """The row, if the attempt still holds it and nothing else came in between."""
+    held = update(GrantRow).where(
+        GrantRow.id == one.grant,
+        GrantRow.fence == one.fence,
+        GrantRow.attempt == one.attempt,
+        GrantRow.tombstoned_at.is_(None),
+    )
+    return held if one.parent_fp is None else held.where(GrantRow.rt_fp == one.parent_fp)
+
+
+def _move_one(one: Brought, now: datetime) -> Any:
+    return _fitting(one).values(_current(one, now))
+
+
+def _current(one: Brought, now: datetime) -> dict[Any, Any]:
+    values: dict[Any, Any] = FREE | {
+        GrantRow.state: _state(one),
+        GrantRow.reason: "same_refresh_token" if one.echoed else None,
+        GrantRow.generation: one.generation,
+        GrantRow.family: one.family,
+        GrantRow.access_token: one.access_token,
+        GrantRow.refresh_token: one.refresh_token,
+        GrantRow.at_fp: one.at_fp,
+        GrantRow.rt_fp: one.rt_fp,
+        GrantRow.token_type: one.token_type,
+        GrantRow.issued_at: one.issued_at,
+        GrantRow.expiry: one.expiry.value,
+        GrantRow.expires_at: one.expires_at,
+        GrantRow.renewed_at: now,
+        GrantRow.due_at: one.due_at,
+        GrantRow.not_before: one.not_before,
+        GrantRow.failures: 0,
+        GrantRow.last_error: None,
+        GrantRow.suspect_since: None,
+    }
+    if one.scope is not None:
+        values[GrantRow.scope] = one.scope
+    if one.refresh_expires_at is not None:
+        values[GrantRow.refresh_expires_at] = one.refresh_expires_at
+    if one.rotated:
+        values[GrantRow.rotated_before] = True
+    return values
+
+
+def _state(one: Brought) -> str:
+    return (GrantState.SUSPECT if one.echoed else GrantState.ACTIVE).value
+
+
+def _columns(fit: Sequence[Brought], now: datetime) -> dict[str, Any]:
+    """Column-wise, for one statement; `b""` stands for NULL in binary arrays."""
+    return {
+        "now": now,
+        "id": [b.grant for b in fit],
+        "fence": [b.fence for b in fit],
+        "attempt": [b.attempt for b in fit],
+        "parent": [b.parent_fp or b"" for b in fit],
+        "state": [_state(b) for b in fit],
+        "reason": ["same_refresh_token" if b.echoed else None for b in fit],
+        "generation": [b.generation for b in fit],
+        "family": [b.family for b in fit],
+        "at": [b.access_token or b"" for b in fit],
+        "rt": [b.refresh_token or b"" for b in fit],
+        "at_fp": [b.at_fp or b"" for b in fit],
+        "rt_fp": [b.rt_fp or b"" for b in fit],
+        "token_type": [b.token_type for b in fit],
+        "scope": [b.scope for b in fit],
+        "issued_at": [b.issued_at for b in fit],
+        "expiry": [b.expiry.value for b in fit],
+        "expires_at": [b.expires_at for b in fit],
+        "refresh_expires_at": [b.refresh_expires_at for b in fit],
+        "due_at": [b.due_at for b in fit],
+        "not_before": [b.not_before for b in fit],
+        "rotated": [b.rotated for b in fit],
+    }
+
+
+# Binary parameters (%b) for ciphertexts: as text arrays they are measured four times dearer.
+_POSTGRES_MOVE = """
+UPDATE grants g SET
+    state = r.state, reason = r.reason, generation = r.generation, family = r.family,
+    access_token = nullif(r.at, ''::bytea), refresh_token = nullif(r.rt, ''::bytea),
+    at_fp = nullif(r.at_fp, ''::bytea), rt_fp = nullif(r.rt_fp, ''::bytea),
+    token_type = r.token_type, scope = coalesce(r.scope, g.scope), issued_at = r.issued_at,
+    expiry = r.expiry, expires_at = r.expires_at,
+    refresh_expires_at = coalesce(r.refresh_expires_at, g.refresh_expires_at),
+    renewed_at = %(now)s, due_at = r.due_at, not_before = r.not_before,
+    rotated_before = g.rotated_before OR r.rotated, failures = 0, last_error = NULL,
+    suspect_since = NULL, attempt = NULL, claim_node = NULL, claim_process = NULL,
+    claim_fp = NULL, claimed_at = NULL, lease_until = NULL, uncertain = false
+FROM unnest(
+    %(id)s::uuid[], %(fence)s::bigint[], %(attempt)s::uuid[], %(parent)b::bytea[],
+    %(state)s::text[], %(reason)s::text[], %(generation)s::bigint[], %(family)s::bigint[],
+    %(at)b::bytea[], %(rt)b::bytea[], %(at_fp)b::bytea[], %(rt_fp)b::bytea[],
+    %(token_type)s::text[], %(scope)s::text[], %(issued_at)s::timestamptz[],
+    %(expiry)s::text[], %(expires_at)s::timestamptz[], %(refresh_expires_at)s::timestamptz[],
+    %(due_at)s::timestamptz[], %(not_before)s::timestamptz[], %(rotated)s::boolean[]
+) AS r(
+    id, fence, attempt, parent, state, reason, generation, family, at, rt, at_fp, rt_fp,
+    token_type, scope, issued_at, expiry, expires_at, refresh_expires_at, due_at, not_before,
+    rotated
+)
+WHERE g.id = r.id AND g.fence = r.fence AND g.attempt = r.attempt AND g.tombstoned_at IS NULL
+  AND (r.parent = ''::bytea OR g.rt_fp = r.parent)
+RETURNING g.id, g.fence
+"""
+
+
+def _renewed_records(applied: Sequence[Brought], now: datetime, actor: str) -> list[AuditRecord]:
+    """One audit entry per tenant and group; a hash per grant would cost more than it tells."""
+    by_tenant: dict[str, list[Brought]] = {}
+    for one in applied:
+        by_tenant.setdefault(one.tenant, []).append(one)
+    return [
+        AuditRecord(
+            at=now,
+            actor=actor,
+            verb="renewed",
+            tenant=tenant,
+            grant=ones[0].grant if len(ones) == 1 else None,
+            detail={"grants": [[str(b.grant), b.generation, b.fence] for b in ones]},
+        )
+        for tenant, ones in by_tenant.items()
+    ]
