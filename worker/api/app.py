@@ -1,7 +1,6 @@
 """The application: what can be asked under `/v1`, and the routes of the other doors beside it."""
 
-from __future__ import annotations
-
+# No postponed annotations here: FastAPI reads those of the nested endpoints as values.
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta

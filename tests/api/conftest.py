@@ -1,0 +1,85 @@
+"""The application as an app sees it, over a real store; the renewer is played by the tests."""
+
+import httpx
+import pytest
+
+from tests.grants import GrantTable
+from tests.handout.conftest import Renewer, YieldingClock, in_place
+from worker.api import KeyBook, build_app
+from worker.domain.access import bootstrap_key, parse_scope
+from worker.domain.secret import Secret
+from worker.handout import Explain, Handout
+from worker.revocation import Nature, Requests
+from worker.store import outbox
+from worker.store.api_keys import ApiKeyRepository
+from worker.store.audit import AuditLog
+from worker.store.handout import HandoutRepository
+from worker.store.tombstones import TombstoneRepository
+
+KEY = "evg_of-the-settings-0123456789"
+
+
+class World:
+    """One deployment: its store, its grants, its application, its keys."""
+
+    def __init__(self, engine, vault, clock):
+        self.engine, self.vault, self.clock = engine, vault, clock
+        self.grants = GrantTable(engine, vault, clock)
+        self.keys = ApiKeyRepository(engine)
+        self.renewer = Renewer()
+        self.nature = Nature(effect="grant", by_hand="")
+        self.audit = AuditLog("test")
+        self.repository = HandoutRepository(engine, self.audit)
+        self.tombstones = TombstoneRepository(engine, self.audit, outbox.add)
+        self.routes = []
+
+    def app(self):
+        clock = YieldingClock(self.clock)
+        everything = "read,renew,revoke,status,admin:*"
+        return build_app(
+            handout=Handout(
+                grants=self.repository,
+                vault=self.vault,
+                hints=self.renewer,
+                clock=clock,
+                offload=in_place,
+            ),
+            explain=Explain(grants=self.repository, clock=clock, offload=in_place),
+            requests=Requests(
+                grants=self.repository,
+                tombstones=self.tombstones,
+                nature=lambda _held: self.nature,
+                clock=clock,
+                offload=in_place,
+            ),
+            keys=KeyBook(
+                find=self.keys.find,
+                clock=clock,
+                offload=in_place,
+                bootstrap=[bootstrap_key(name="ops", secret=Secret(KEY), scope=everything)],
+            ),
+            routes=self.routes,
+        )
+
+    def transport(self):
+        return httpx.ASGITransport(self.app(), raise_app_exceptions=False)
+
+    def http(self, key=KEY):
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.AsyncClient(
+            transport=self.transport(), base_url="http://evergrant", headers=headers
+        )
+
+    def key(self, scope, name="app"):
+        return self.keys.create(name, scope=parse_scope(scope), now=self.clock.now()).text()
+
+
+@pytest.fixture
+def world(engine, vault, clock):
+    return World(engine, vault, clock)
+
+
+@pytest.fixture
+def one_world(sqlite_engine, vault, clock):
+    """Where the database does not matter."""
+    return World(sqlite_engine, vault, clock)
