@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
-import structlog
-
 from worker.actions.collaborators import Collaborators, Settings
 from worker.domain.errors import NotFoundError
 from worker.domain.event import Event
 from worker.domain.ports import Notice
 from worker.domain.secret import Secret
+from worker.monitoring.logs import logger
 
-_log = structlog.get_logger("worker.actions")
+_log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import structlog
-
 from worker.actions.api import ActionEvent, Api, PostponedError, Pulls, Spacing
 from worker.actions.binding import Action
 from worker.actions.collaborators import Collaborators, Settings
 from worker.domain.errors import ConfigurationError, PermanentError, TransientError, WorkerError
 from worker.domain.event import Event
+from worker.monitoring.logs import logger
 from worker.monitoring.metrics import ACTIONS
 
-_log = structlog.get_logger("worker.actions")
+_log = logger(__name__)
 
 DONE = "done"
 _TRIES = 5  # of an operator's action, for each event

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,32 +141,6 @@ class Intake:
     def _thawed(self, taking: asyncio.Future[Counts]) -> None:
         self._frozen.discard(taking)
         taking.cancelled() or taking.exception()  # looked at, so that nobody logs it as unseen
-
-
-class Doorbell:
-    """Rings `hint` on a thread of its own; rings that come meanwhile are one.
-
-    The 202 does not wait for the broker: the hint may be lost, the row may not.
-    """
-
-    def __init__(self, hint: Callable[[], None]) -> None:
-        self._hint = hint
-        self._pushed = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self) -> None:
-        self._pushed.set()
-        with self._lock:  # begun at the first ring, so that it lives on this side of any fork
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._answer, name="doorbell", daemon=True)
-                self._thread.start()
-
-    def _answer(self) -> None:
-        while True:
-            self._pushed.wait()
-            self._pushed.clear()
-            self._hint()
 
 
 def _count(source: Source, reading: Reading, counts: Counts) -> None:

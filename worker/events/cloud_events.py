@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from worker.domain.event import Event, Trigger
-from worker.events.facts import Origin, UnreadableError
+from worker.events.facts import Origin, UnreadableError, text_of
 
 _WITHOUT_IDP = frozenset({"auth0", "sms", "email"})
 _USER = {
@@ -99,8 +99,8 @@ def of_action(message: ActionMessage, origin: Origin) -> Iterator[Event]:
         return
     if origin.tenant.auth0_name and message.tenant not in (None, origin.tenant.auth0_name):
         return
-    named = connection.name in origin.tenant.database_connections
-    if connection.strategy in _WITHOUT_IDP and not named:
+    named = text_of(connection.name) in origin.tenant.database_connections
+    if text_of(connection.strategy) in _WITHOUT_IDP and not named:
         return
     yield origin.event(
         Trigger.LOGIN,

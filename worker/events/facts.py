@@ -84,6 +84,11 @@ def an_id(value: Any) -> str | None:
     return value
 
 
+def text_of(value: Any) -> str:
+    """The value if it is text, else "": for comparing, where a strange one means "not that"."""
+    return value if isinstance(value, str) else ""
+
+
 def instant(value: Any) -> datetime | None:
     """An ISO 8601 time as told. It orders nothing (M1), so what cannot be read is left out."""
     if not isinstance(value, str):

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import msgspec
 
 from worker.domain.event import Event, Trigger
-from worker.events.facts import Origin, UnreadableError
+from worker.events.facts import Origin, UnreadableError, text_of
 
 # The sure sign that an identity provider was asked: Universal Login's name, then Classic's
 # https://auth0.com/docs/deploy-monitor/logs/prompt-details-in-tenant-logs
@@ -111,14 +111,14 @@ def _login(data: LogData, origin: Origin) -> Iterator[Event]:
 def _idp_prompt(details: dict[str, Any]) -> dict[str, Any] | None:
     prompts = details.get("prompts")
     for prompt in prompts if isinstance(prompts, list) else ():
-        if isinstance(prompt, dict) and prompt.get("name") in _IDP_PROMPTS:
+        if isinstance(prompt, dict) and text_of(prompt.get("name")) in _IDP_PROMPTS:
             return prompt
     return None
 
 
 def _may_have_asked(data: LogData, origin: Origin) -> bool:
     """No prompt says so: a database that brings tokens, or a record without prompts at all."""
-    if data.connection and data.connection in origin.tenant.database_connections:
+    if text_of(data.connection) in origin.tenant.database_connections:
         return True
     untold = not isinstance(_object(data).get("prompts"), list)
     return untold and data.strategy_type in ("social", "enterprise")
@@ -126,7 +126,7 @@ def _may_have_asked(data: LogData, origin: Origin) -> bool:
 
 def _native_login(data: LogData, origin: Origin) -> Iterator[Event]:
     """`sens`: the app brought the provider's token itself; there are no prompts."""
-    if data.strategy not in _WITHOUT_IDP:
+    if text_of(data.strategy) not in _WITHOUT_IDP:
         identity = data.identity_user_id
         yield origin.event(
             Trigger.LOGIN,

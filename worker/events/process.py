@@ -9,15 +9,14 @@ from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from typing import Any
 
-import structlog
-
 from worker.domain.ports import Clock, Offload
 from worker.events.backoff import settlement
 from worker.events.ports import Actions, Inbox, Limits
+from worker.monitoring.logs import logger
 from worker.monitoring.metrics import EVENT_LATENCY, EVENTS
 from worker.store.inbox import ClaimedEvent, Settlement
 
-_log = structlog.get_logger(__name__)
+_log = logger(__name__)
 
 _SETTLE_EVERY = 1.0  # seconds of work that a crash may repeat
 _LEASE_MARGIN = timedelta(seconds=30)  # one action's time-out and some
@@ -140,9 +139,7 @@ class Processor:
             if outcome == "done":
                 EVENT_LATENCY.observe((now - one.claimed.received_at).total_seconds())
             elif outcome == "failed":
-                _log.warning(
-                    "event_failed", tenant=event.tenant, event=one.claimed.id, why=one.error
-                )
+                _log.warning("event_failed", tenant=event.tenant, row=one.claimed.id, why=one.error)
 
 
 class _Work:

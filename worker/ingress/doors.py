@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 from starlette.routing import Route
 
 from worker.domain.errors import TransientError
@@ -35,8 +34,9 @@ from worker.ingress.receiving import (
     body_of,
     unpacked,
 )
+from worker.monitoring.logs import logger
 
-_log = structlog.get_logger(__name__)
+_log = logger(__name__)
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 

@@ -221,9 +221,9 @@ class InboxRepository:
 
     def counts(self) -> dict[str, int]:
         """Rows by state."""
-        query = select(_inbox.c.state, func.count()).group_by(_inbox.c.state)
+        query = select(_inbox.c.state, func.count().label("rows")).group_by(_inbox.c.state)
         with reading(self._engine) as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row.state: row.rows for row in connection.execute(query)}
 
     def purge(self, *, before: datetime, limit: int = 5_000) -> int:
         """Forget rows received before that need nothing more, at most `limit` of them.
