@@ -26,14 +26,14 @@ class TenantRepository:
         if (row := self._read(tenant)) is None or row.api_token is None:
             return None
         return ApiToken(
-            token=self._vault.open_config(row.api_token, scope=_scope(tenant)),
+            token=self._vault.open_config(row.api_token, scope=scope_of(tenant)),
             expires_at=row.api_token_expires_at,
             scope=row.api_scope or "",
         )
 
     def put_token(self, tenant: str, token: ApiToken) -> None:
         values = {
-            "api_token": self._vault.seal_config(token.token, scope=_scope(tenant)),
+            "api_token": self._vault.seal_config(token.token, scope=scope_of(tenant)),
             "api_token_expires_at": token.expires_at,
             "api_scope": token.scope,
         }
@@ -132,5 +132,6 @@ def _level(
     return min(burst, stored["level"] + elapsed * rate), max(at, now)
 
 
-def _scope(tenant: str) -> str:
+def scope_of(tenant: str) -> str:
+    """What the Management API token of a tenant is sealed for."""
     return f"tenant:{tenant}:api_token"

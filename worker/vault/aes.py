@@ -145,6 +145,12 @@ class AesVault:
             return sealed
         return self.seal_config(self.open_config(sealed, scope=scope), scope=scope)
 
+    def primaries(self) -> frozenset[str]:
+        """Ids of the keys that seal today; whatever names another waits for a rewrap."""
+        self._look(now=True)
+        primary = (key.id for key in self._keyring.keys if key.state is KeyState.PRIMARY)
+        return frozenset(primary)
+
     @property
     def keyring(self) -> Keyring:
         """As last read."""

@@ -1,0 +1,184 @@
+"""Moves every data key and sealed secret under today's primaries, while everything else runs.
+
+Only the wrapping changes: the data key inside a wrapped key stays, so tokens, candidates and
+journals need no touch, and a renewal under way does not notice. Each batch is a short transaction
+of its own; stopped half-way, the next run goes on where this one ended.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, or_, select, update
+
+from worker.domain.errors import ConfigurationError
+from worker.domain.grant import GrantId
+from worker.store.connections import scope_of as connection_scope
+from worker.store.engine import reading, writing
+from worker.store.tables import ConnectionRow, GrantRow, TenantRow
+from worker.store.tenants import scope_of as tenant_scope
+
+_PASSES = 5  # rows locked by a renewal are passed over, and met again in the next pass
+
+
+class Rewrapper(Protocol):
+    """The vault, as far as moving keys needs it."""
+
+    def primaries(self) -> frozenset[str]: ...
+
+    def rewrap(self, wrapped: bytes, *, tenant: str, grant: GrantId) -> bytes: ...
+
+    def reseal_config(self, sealed: bytes, *, scope: str) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    moved: int
+    left: int  # as counted when the run began, less what was moved
+
+
+def references(engine: Engine) -> Counter[str]:
+    """Key id to the number of live ciphertexts that need it: what `Keyring.destroy` asks for.
+
+    Journals hold none: their tokens are sealed under the data keys of the grants' rows.
+    """
+    found: Counter[str] = Counter()
+    with reading(engine) as connection:
+        for column in _SEALED:
+            counted = select(_key_id(column).label("id"), func.count()).where(column.is_not(None))
+            for key_id, count in connection.execute(counted.group_by("id")):
+                found[bytes(key_id).hex()] += count
+    return found
+
+
+def refuse_if_referenced(engine: Engine, key_id: str) -> None:
+    """Raises: ConfigurationError when destroying the key would make something unreadable (I23)."""
+    if count := references(engine)[key_id]:
+        raise ConfigurationError(
+            f"key {key_id} still holds {count} ciphertexts; run the rewrap first",
+            code="key_referenced",
+        )
+
+
+def rewrap(
+    engine: Engine,
+    vault: Rewrapper,
+    *,
+    batch: int = 200,
+    told: Callable[[Progress], None] | None = None,
+) -> Progress:
+    """Move everything; `told` hears of every batch. What is left could not be locked: run again.
+
+    Raises: TamperError naming a grant whose wrapped key does not open; the others before it are
+        moved.
+    """
+    begun = _left(engine, vault)
+    moved = _secrets(engine, vault)
+    for _ in range(_PASSES):
+        after: UUID | None = None
+        while page := _grants(engine, vault, after, batch):
+            after, changed = page
+            moved += changed
+            if told and changed:
+                told(Progress(moved, max(0, begun - moved)))
+        if not (left := _left(engine, vault)):
+            break
+    return Progress(moved, left)
+
+
+def _grants(
+    engine: Engine, vault: Rewrapper, after: UUID | None, batch: int
+) -> tuple[UUID, int] | None:
+    """One batch beyond `after`: the last id in it and how many were moved; None: no more.
+
+    Locked rows are skipped, so this never waits for a renewal and no renewal for a chain of us.
+    """
+    old = or_(_old(GrantRow.access_key, vault), _old(GrantRow.refresh_key, vault))
+    wanted = (
+        select(GrantRow.id, GrantRow.tenant, GrantRow.access_key, GrantRow.refresh_key)
+        .where(old, *([GrantRow.id > after] if after else []))
+        .order_by(GrantRow.id)
+        .limit(batch)
+        .with_for_update(skip_locked=True)
+    )
+    with writing(engine) as connection:
+        rows = connection.execute(wanted).all()
+        for row in rows:
+            values = {
+                name: vault.rewrap(wrapped, tenant=row.tenant, grant=GrantId(row.id))
+                for name, wrapped in (
+                    ("access_key", row.access_key),
+                    ("refresh_key", row.refresh_key),
+                )
+                if wrapped is not None
+            }
+            connection.execute(update(GrantRow).where(GrantRow.id == row.id).values(values))
+    return (rows[-1].id, len(rows)) if rows else None
+
+
+def _secrets(engine: Engine, vault: Rewrapper) -> int:
+    """Connections and tenants are few: one transaction each kind."""
+    with writing(engine) as connection:
+        return _connections(connection, vault) + _tenants(connection, vault)
+
+
+def _connections(connection: Connection, vault: Rewrapper) -> int:
+    table = ConnectionRow.__table__
+    rows = _waiting(connection, table, table.c.secrets, vault)
+    for row in rows:
+        sealed = vault.reseal_config(row.secrets, scope=connection_scope(row.tenant, row.name))
+        this = (table.c.tenant == row.tenant, table.c.name == row.name)
+        connection.execute(update(ConnectionRow).where(*this).values(secrets=sealed))
+    return len(rows)
+
+
+def _tenants(connection: Connection, vault: Rewrapper) -> int:
+    table = TenantRow.__table__
+    rows = _waiting(connection, table, table.c.api_token, vault)
+    for row in rows:
+        sealed = vault.reseal_config(row.api_token, scope=tenant_scope(row.tenant))
+        this = table.c.tenant == row.tenant
+        connection.execute(update(TenantRow).where(this).values(api_token=sealed))
+    return len(rows)
+
+
+def _waiting(
+    connection: Connection, table: Any, column: ColumnElement[Any], vault: Rewrapper
+) -> Sequence[Any]:
+    return connection.execute(select(table).where(_old(column, vault)).with_for_update()).all()
+
+
+def _left(engine: Engine, vault: Rewrapper) -> int:
+    """How many rows still name a key that is no primary."""
+    old = or_(_old(GrantRow.access_key, vault), _old(GrantRow.refresh_key, vault))
+    places = (
+        (GrantRow, old),
+        (ConnectionRow, _old(ConnectionRow.secrets, vault)),
+        (TenantRow, _old(TenantRow.api_token, vault)),
+    )
+    with reading(engine) as connection:
+        counts = [select(func.count()).select_from(table).where(old) for table, old in places]
+        return sum(connection.scalar(count) or 0 for count in counts)
+
+
+_SEALED = (
+    GrantRow.access_key,
+    GrantRow.refresh_key,
+    ConnectionRow.secrets,
+    TenantRow.api_token,
+)
+
+
+def _key_id(column: Any) -> Any:
+    """Bytes 2 to 5 of a wrapped key or sealed secret name its key (`worker.vault.aes`)."""
+    return func.substr(column, 2, 4)
+
+
+def _old(column: Any, vault: Rewrapper) -> ColumnElement[bool]:
+    current = [bytes.fromhex(key_id) for key_id in sorted(vault.primaries())]
+    old: ColumnElement[bool] = column.is_not(None) & _key_id(column).not_in(current)
+    return old
