@@ -124,6 +124,7 @@ def _inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
 def _templates(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "token_endpoint", entry.token_endpoint
     yield "refresh_endpoint", entry.refresh_endpoint
+    yield "introspection_endpoint", entry.introspection_endpoint
     yield "endpoint", entry.revoke.endpoint
     yield from (("extra_params", t) for t in entry.extra_params.values())
     yield from (("extra_params", t) for t in entry.revoke.extra_params.values())

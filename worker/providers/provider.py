@@ -62,15 +62,13 @@ class Kind:
     @cached_property
     def lifetimes(self) -> Lifetimes:
         lives, timing = self.entry.lifetimes, self.entry.timing
-        idle, keepalive = duration(lives.idle), duration(timing.keepalive)
         return Lifetimes(
             access=duration(lives.access),
             refresh=duration(lives.refresh),
-            refresh_idle=idle,
+            refresh_idle=duration(lives.idle),
             margin=duration(timing.margin),
             not_before=duration(timing.not_before),
-            # A third: two attempts can fail before silence kills the grant.
-            keepalive=keepalive or (idle / 3 if idle else None),
+            keepalive=duration(timing.keepalive),
         )
 
     @cached_property
@@ -156,7 +154,11 @@ class CatalogueProvider:
 
     @property
     def revocation_by_hand(self) -> str:
-        return self.kind.entry.revoke.by_hand
+        entry = self.kind.entry
+        return entry.revoke.by_hand or (
+            f"In the settings of the account at {entry.display_name}, under connected or "
+            "authorised apps."
+        )
 
     def revocation(
         self,

@@ -3,6 +3,7 @@
     {tenantId|tenant_domain}     the first that has a value
     {useCommonEndpoint?common}   the word after the mark, if that option is set
     {realm|'master'}             a fixed value as the last resort
+    {token_url} | https://…      addresses only: the first of several that can be filled
 
 A placeholder at the start of an address may be a whole address (`{token_url}`); anywhere else
 its value is one host or one path segment, and cannot smuggle in another host, port or query.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from urllib.parse import quote
 
 from worker.domain.errors import ConfigurationError
@@ -21,6 +23,10 @@ Lookup = Callable[[str], str | None]
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _ALTERNATIVE = re.compile(r"[A-Za-z_][\w.]*(\?[\w.-]+)?|'[^']*'")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
+
+
+class MissingValueError(ConfigurationError):
+    """No alternative of a placeholder has a value."""
 
 
 def problem_in(template: str) -> str | None:
@@ -49,6 +55,14 @@ def fill(template: str, lookup: Lookup) -> str:
 
 def fill_url(template: str, lookup: Lookup) -> str:
     """An address. Raises: ConfigurationError for what lacks or does not belong in an address."""
+    *first, last = template.split(" | ")
+    for alternative in first:
+        with suppress(MissingValueError):
+            return _filled_url(alternative, lookup)
+    return _filled_url(last, lookup)
+
+
+def _filled_url(template: str, lookup: Lookup) -> str:
 
     def placed(match: re.Match[str]) -> str:
         value = _value(match[1], lookup)
@@ -74,4 +88,4 @@ def _value(inner: str, lookup: Lookup) -> str:
         if value := lookup(name):
             return word or value
     wanted = " or ".join(a.split("?")[0] for a in inner.split("|"))
-    raise ConfigurationError(f"{wanted} is not set", code="missing_option")
+    raise MissingValueError(f"{wanted} is not set", code="missing_option")

@@ -189,6 +189,7 @@ class Entry(Table, frozen=True, kw_only=True):
     nothing_to_renew: str = ""  # with grant "none": why
     # telling
     hook: str = ""
+    introspection_endpoint: Template = ""  # RFC 7662; asked by the hook introspect_expiry
     call: Call = Call()
     traps: list[str] = []
     advice: list[str] = []  # what to set in Auth0 or at the provider
