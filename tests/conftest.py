@@ -2,6 +2,7 @@
 
     engine          an Engine on an empty, migrated store; the test runs on SQLite and PostgreSQL
     store_url       the same as a URL, for processes of their own
+    store_files     a function: where the store's bytes lie on disk, flushed, for `tests.canary`
     sqlite_engine   where the database does not matter
     postgres_url    an empty database of its own, not migrated
     redis_url       an empty Redis database
@@ -164,6 +165,19 @@ def engine(store_url: str) -> Iterator[Engine]:
     opened = open_engine(store_url)
     yield opened
     opened.dispose()
+
+
+@pytest.fixture
+def store_files(engine: Engine) -> Callable[[], list[Path]]:
+    def flushed() -> list[Path]:
+        if engine.dialect.name == "sqlite":
+            return [Path(str(engine.url.database)).parent]
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text("CHECKPOINT"))
+        data = _session_servers().get("postgres").home / "data"
+        return [data / "base", data / "pg_wal"]
+
+    return flushed
 
 
 @pytest.fixture
