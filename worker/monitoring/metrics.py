@@ -69,6 +69,11 @@ PULLS = Counter("evergrant_pulls", "Reads of a user or connection at Auth0.", ["
 AUTH0_REQUESTS = Counter(
     "evergrant_auth0_requests", "Management API requests by outcome.", ["tenant", "outcome"]
 )
+DIVERGENCE = Counter(
+    "evergrant_divergence",
+    "What a reconcile found that no event had told: missing_here, newer_upstream, orphaned_here.",
+    ["tenant", "kind"],
+)
 HANDOUTS = Counter("evergrant_handouts", "Access tokens asked for, by outcome.", ["outcome"])
 NOTICES = Counter("evergrant_notices", "Notices sent to apps.", ["kind", "outcome"])
 REVOCATIONS = Counter("evergrant_revocations", "Revocations upstream.", ["provider", "outcome"])

@@ -152,8 +152,9 @@ def _quarantine(row: Mapping[str, Any]) -> str:
 
 
 def _due(grant: GrantId, arrival: Arrival, now: datetime) -> datetime | None:
-    """Without evidence of the issue: now, because the token may be as good as expired."""
-    if arrival.issued_at is None and arrival.expiry is not ExpiryKind.NEVER:
+    """Without evidence of issue or end: now, because the token may be as good as expired."""
+    ends_later = arrival.expires_at is not None and arrival.expires_at > now
+    if arrival.issued_at is None and arrival.expiry is not ExpiryKind.NEVER and not ends_later:
         return now
     return renewal_time(
         issued_at=arrival.issued_at or now,
@@ -205,8 +206,15 @@ def theirs_of(arrival: Arrival, prints: Fingerprints, now: datetime) -> Theirs:
         at_fp=prints.at,
         scope=words(arrival.scope),
         login=arrival.login,
-        expired=arrival.expires_at is not None and arrival.expires_at <= now,
+        expired=_surely_expired(arrival, now),
     )
+
+
+def _surely_expired(arrival: Arrival, now: datetime) -> bool:
+    """Without evidence of the issue an end was only assumed."""
+    if arrival.issued_at is None or arrival.expires_at is None:
+        return False
+    return arrival.expires_at <= now
 
 
 def words(scope: str | None) -> frozenset[str] | None:

@@ -64,6 +64,7 @@ class MergedGrant:
     decision: Decision
     state: GrantState | None
     had_tokens: bool  # Auth0's copy of this identity held tokens when it was read before
+    logged_in_at: datetime | None = None  # of the family that was current before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Merged:
 
     overtaken: bool = False
     grants: tuple[MergedGrant, ...] = ()
-    detached: tuple[GrantKey, ...] = ()  # the user's no longer: unlinked, or linked elsewhere
+    detached: tuple[str, ...] = ()  # users to whom grants went that were this user's (M9)
 
 
 class MergeRepository:
@@ -142,14 +143,23 @@ class _Merging:
         if row is None or ours is None:
             grant = self._create(arrival, prints) if decision.kind is Kind.CREATE else None
             state = GrantState.ACTIVE if grant else None
-            return self._told(arrival, grant, decision, state, had_tokens=False)
+            return MergedGrant(
+                key=arrival.key, grant=grant, decision=decision, state=state, had_tokens=False
+            )
         if decision.why not in (Why.OVERTAKEN, Why.ERASED) and decision.kind is not Kind.LOOK_AGAIN:
             self._apply(decision, row, ours, arrival, prints)
         had = row.upstream_at_fp is not None or row.upstream_rt_fp is not None
         state = state_after(decision, ours)
-        return self._told(arrival, GrantId(row.id), decision, state, had_tokens=had)
+        return MergedGrant(
+            key=arrival.key,
+            grant=GrantId(row.id),
+            decision=decision,
+            state=state,
+            had_tokens=had,
+            logged_in_at=row.logged_in_at,
+        )
 
-    def detach(self, user_id: str, kept: set[GrantKey]) -> tuple[GrantKey, ...]:
+    def detach(self, user_id: str, kept: set[GrantKey]) -> tuple[str, ...]:
         """Grants that pointed at the user whose identities are his no longer (M9).
 
         An unlinked identity becomes a user of its own, named after it; a linked one moves on as
@@ -166,13 +176,14 @@ class _Merging:
             .order_by(GrantRow.connection, GrantRow.identity_user_id)
             .with_for_update()
         )
-        gone = [row for row in self._db.execute(asked) if key_of(row) not in kept]
-        for row in gone:
+        owners = []
+        for row in self._db.execute(asked).all():
             owner = f"{row.strategy}|{row.identity_user_id}"
-            if owner != user_id:
+            if key_of(row) not in kept and owner != user_id:
                 self._set(row.id, {"user_id": owner})
                 self._record("user_moved", GrantId(row.id), {"user": owner})
-        return tuple(key_of(row) for row in gone)
+                owners.append(owner)
+        return tuple(owners)
 
     def _locked(self, key: GrantKey) -> Any:
         asked = select(_grants).where(
@@ -375,19 +386,6 @@ class _Merging:
                 grant=grant,
                 detail=detail,
             )
-        )
-
-    @staticmethod
-    def _told(
-        arrival: Arrival,
-        grant: GrantId | None,
-        decision: Decision,
-        state: GrantState | None,
-        *,
-        had_tokens: bool,
-    ) -> MergedGrant:
-        return MergedGrant(
-            key=arrival.key, grant=grant, decision=decision, state=state, had_tokens=had_tokens
         )
 
 

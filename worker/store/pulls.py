@@ -19,13 +19,14 @@ from worker.store.tables import CounterRow, PullRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A pull that may read now. `missing`: how many reads in a row found nobody."""
+    """A pull that may read now."""
 
     tenant: str
     subject: str
     fence: int
     at: datetime
-    missing: int
+    missing: int  # reads in a row, before this one, that found nobody
+    last_at: datetime | None  # when the last pull that came to an end began
 
 
 def user_subject(user_id: str) -> str:
@@ -47,7 +48,14 @@ class PullRepository:
         with writing(self._engine) as connection:
             fence = _next_fence(connection, tenant)
             row = connection.execute(_taken(connection, tenant, subject, fence)).one()
-        return Begun(tenant=tenant, subject=subject, fence=fence, at=now, missing=row.missing)
+        return Begun(
+            tenant=tenant,
+            subject=subject,
+            fence=fence,
+            at=now,
+            missing=row.missing,
+            last_at=row.pulled_at,
+        )
 
     def missed(self, begun: Begun) -> int:
         """The read found nobody: how often in a row that is now. 0: a later pull has begun."""
@@ -100,7 +108,7 @@ def _taken(connection: Connection, tenant: str, subject: str, fence: int) -> Any
     )
     return taken.on_conflict_do_update(
         index_elements=["tenant", "subject"], set_={"fence": fence}
-    ).returning(PullRow.missing)
+    ).returning(PullRow.missing, PullRow.pulled_at)
 
 
 def _insert(connection: Connection, table: Any) -> Any:

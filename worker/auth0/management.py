@@ -1,0 +1,211 @@
+"""The calls we make. All of them are GETs, so one that was cut may be asked again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from worker.auth0 import failures
+from worker.auth0.answers import Connection, User, connection_of, text, user_of
+from worker.auth0.budget import Budget, Priority, pause_asked
+from worker.auth0.credentials import Credentials
+from worker.auth0.scopes import missing_scopes
+from worker.auth0.tokens import TokenSource
+from worker.domain.errors import NotFoundError, TransientError
+from worker.domain.ports import Clock, Offload, Tenants
+from worker.monitoring.metrics import AUTH0_REQUESTS
+
+_USER_FIELDS = "user_id,identities,created_at,last_login,logins_count,blocked"
+_LISTED_FIELDS = "user_id,created_at"
+PAGE = 100  # users or log records; connections: 50 is what Auth0 documents for checkpoints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedUser:
+    """A search hit: eventually consistent, so good for ids and nothing else."""
+
+    user_id: str
+    created_at: str  # as Auth0 writes it, for use in the next query
+
+
+def open_client() -> httpx.AsyncClient:
+    """One client per process for all tenants: no redirects, no proxy out of the environment."""
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(20, connect=5),
+        limits=httpx.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30),
+        follow_redirects=False,
+        trust_env=False,
+        headers={"accept": "application/json", "user-agent": "evergrant"},
+    )
+
+
+class ManagementApi:
+    """One tenant's Management API, under its budget, with the shared token.
+
+    Every call raises: TransientError (429 with `retry_after`, 5xx, network), NotFoundError,
+    ConfigurationError (credentials, scopes), PermanentError (a request Auth0 finds wrong).
+    """
+
+    def __init__(
+        self,
+        tenant: str,
+        credentials: Credentials,
+        *,
+        tenants: Tenants,
+        budget: Budget,
+        http: httpx.AsyncClient,
+        clock: Clock,
+        offload: Offload,
+    ) -> None:
+        self.tenant = tenant
+        self.budget = budget
+        self._address = f"{credentials.address}/api/v2"
+        self._http = http
+        self._clock = clock
+        self._tokens = TokenSource(tenant, credentials, tenants, http, clock=clock, offload=offload)
+
+    async def missing_scopes(self) -> Mapping[str, str]:
+        """Scopes our token lacks, and what will not work without each; empty: all is well."""
+        return missing_scopes((await self._tokens.get()).scope)
+
+    async def granted_scopes(self) -> str:
+        """As the token answer said, space separated."""
+        return (await self._tokens.get()).scope
+
+    async def user(self, user_id: str, *, priority: Priority = Priority.LIVE) -> User:
+        """One user with the tokens of his identities; immediately consistent."""
+        params = {"fields": _USER_FIELDS, "include_fields": "true"}
+        path = f"/users/{quote(user_id, safe='')}"
+        user = user_of(await self._object("users", path, params, priority))
+        if user.user_id != user_id:  # a proxy's or a cache's answer for someone else
+            raise TransientError(f"{self.tenant}: an answer for another user", code="wrong_user")
+        return user
+
+    async def connection(
+        self, connection_id: str, *, priority: Priority = Priority.LIVE
+    ) -> Connection:
+        path = f"/connections/{quote(connection_id, safe='')}"
+        found = connection_of(await self._object("connections", path, {}, priority))
+        if found is None:
+            raise NotFoundError(f"{self.tenant}: {connection_id} has no name")
+        return found
+
+    async def connection_by_name(
+        self, name: str, *, priority: Priority = Priority.LIVE
+    ) -> Connection:
+        body = await self._get("connections", "/connections", {"name": name}, priority)
+        for element in _elements(body, "connections"):
+            found = connection_of(element)
+            if found is not None and found.name == name:
+                return found
+        raise NotFoundError(f"{self.tenant}: no connection of that name", code="no_connection")
+
+    async def connections(
+        self, *, priority: Priority = Priority.BACKFILL
+    ) -> AsyncIterator[Connection]:
+        """All of them, by checkpoint paging: pages by number end at 1000."""
+        params = {"take": "50"}
+        while True:
+            body = await self._get("connections", "/connections", params, priority)
+            for element in _elements(body, "connections"):
+                if found := connection_of(element):
+                    yield found
+            following = text(body.get("next")) if isinstance(body, dict) else None
+            if following is None:
+                return
+            params = {"take": "50", "from": following}
+
+    async def search(
+        self, query: str, *, page: int = 0, priority: Priority = Priority.BACKFILL
+    ) -> Sequence[ListedUser]:
+        """A page of users by creation, oldest first; Auth0 shows 1000 hits of a query at most."""
+        params = {
+            "q": query,
+            "search_engine": "v3",
+            "sort": "created_at:1",
+            "per_page": str(PAGE),
+            "page": str(page),
+            "fields": _LISTED_FIELDS,
+            "include_fields": "true",
+        }
+        body = await self._get("users", "/users", params, priority)
+        return [
+            ListedUser(user_id=user_id, created_at=text(element.get("created_at")) or "")
+            for element in _elements(body, "users")
+            if (user_id := text(element.get("user_id")))
+        ]
+
+    async def logs(
+        self, since: str, *, take: int = PAGE, priority: Priority = Priority.FORCED
+    ) -> Sequence[Mapping[str, Any]]:
+        """Log records after `since`, oldest first; empty: caught up."""
+        params = {"from": since, "take": str(take)}
+        return _elements(await self._get("logs", "/logs", params, priority), "logs")
+
+    async def last_log_id(self, *, priority: Priority = Priority.FORCED) -> str | None:
+        """Where following the log can begin; None: it is empty."""
+        params = {"sort": "date:-1", "per_page": "1", "page": "0"}
+        records = _elements(await self._get("logs", "/logs", params, priority), "logs")
+        return log_id_of(records[0]) if records else None
+
+    async def _object(
+        self, group: str, path: str, params: Mapping[str, str], priority: Priority
+    ) -> Mapping[str, Any]:
+        body = await self._get(group, path, params, priority)
+        if not isinstance(body, dict):
+            raise TransientError(f"{self.tenant}: not an object", code="unreadable_answer")
+        return body
+
+    async def _get(
+        self, group: str, path: str, params: Mapping[str, str], priority: Priority
+    ) -> Any:
+        """Ask; once more with a fresh token where the shared one is refused."""
+        token = await self._tokens.get()
+        answer = await self._sent(group, path, params, token.token.text(), priority)
+        status = answer.status_code
+        refused = status == 401 or failures.insufficient_scope(status, answer.content)
+        if refused and (another := await self._tokens.replaced(token)):
+            answer = await self._sent(group, path, params, another.token.text(), priority)
+        return await self._read(answer)
+
+    async def _sent(
+        self, group: str, path: str, params: Mapping[str, str], token: str, priority: Priority
+    ) -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}"}
+        for last in (False, True):
+            await self.budget.take(group, priority)
+            try:
+                return await self._http.get(self._address + path, params=params, headers=headers)
+            except httpx.HTTPError as error:
+                AUTH0_REQUESTS.labels(self.tenant, "network").inc()
+                stale = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
+                if last or not stale:  # a kept connection may have been closed meanwhile
+                    raise TransientError(
+                        f"{self.tenant}: Management API: {type(error).__name__}",
+                        code="auth0_away",
+                    ) from None
+        raise AssertionError("unreachable")
+
+    async def _read(self, answer: httpx.Response) -> Any:
+        status, now = answer.status_code, self._clock.now()
+        AUTH0_REQUESTS.labels(self.tenant, str(status)).inc()
+        if status == 429:
+            await self.budget.pause(now + pause_asked(answer.headers, now=now))
+        if status != 200:
+            raise failures.of_api(self.tenant, status, answer.headers, answer.content, now=now)
+        return failures.decoded(self.tenant, answer.content)
+
+
+def log_id_of(record: Mapping[str, Any]) -> str | None:
+    """`log_id`; older records have `_id` alone."""
+    return text(record.get("log_id")) or text(record.get("_id"))
+
+
+def _elements(body: Any, key: str) -> list[Mapping[str, Any]]:
+    """A list, as such or under `key` (it depends on the paging asked for)."""
+    found = body.get(key) if isinstance(body, dict) else body
+    return [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []

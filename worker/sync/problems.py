@@ -1,0 +1,71 @@
+"""What is wrong with a connection at Auth0, as codes the store keeps and sentences for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from worker.auth0 import Connection
+from worker.domain.exchange import ConnectionConfig
+
+PROBLEMS: Mapping[str, str] = {
+    "options_hidden": (
+        "Auth0 shows no options: grant the application read:connections_options, or set client_id "
+        "and client_secret for this connection in evergrant.toml"
+    ),
+    "developer_keys": (
+        "the connection uses Auth0's developer keys, whose secret nobody else knows: enter a "
+        "client of your own"
+    ),
+    "token_vault": (
+        "Connected Accounts (Token Vault) is on: Auth0 keeps new tokens out of the users' "
+        "identities, so logins bring us none"
+    ),
+    "client_swapped": (
+        "the connection has another OAuth client than before: refresh tokens of the old one die, "
+        "and its users must log in once more"
+    ),
+    "consent_lost": (
+        "the administrator's tokens are gone from the connection, as after an edit that did not "
+        "echo them: an administrator must consent again"
+    ),
+    "tokens_vanished": (
+        "identities that held tokens hold none now: look at Token Vault, and at the scope "
+        "read:user_idp_tokens"
+    ),
+    "tokens_not_stored": (
+        "the connection is set not to store what renewing needs (ext_access_token, "
+        "ext_refresh_token or ext_expires_in is off)"
+    ),
+}
+# not to be seen in the connection itself: they stay until an operator clears them
+LASTING = frozenset({"client_swapped", "consent_lost", "tokens_vanished"})
+
+
+def explain_problem(code: str) -> str:
+    return PROBLEMS.get(code, code)
+
+
+def problems_of(
+    connection: Connection, before: ConnectionConfig | None, *, had_admin: bool, has_admin: bool
+) -> frozenset[str]:
+    """What `connection` suffers from, seen against how it was before."""
+    if connection.options is None:
+        return frozenset({"options_hidden"} | _vault(connection))
+    client_id = connection.options.get("client_id")
+    found = _vault(connection)
+    if client_id == "":  # absent altogether: a strategy without a client
+        found |= {"developer_keys"}
+    if before is not None and before.client_id and client_id and before.client_id != client_id:
+        found |= {"client_swapped"}
+    if had_admin and not has_admin:
+        found |= {"consent_lost"}
+    if any(connection.options.get(f"ext_{name}") is False for name in _STORED):
+        found |= {"tokens_not_stored"}
+    return frozenset(found)
+
+
+_STORED = ("access_token", "refresh_token", "expires_in")
+
+
+def _vault(connection: Connection) -> set[str]:
+    return {"token_vault"} if connection.vault_active else set()
