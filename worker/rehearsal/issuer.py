@@ -274,7 +274,7 @@ class Issuer:
         self._forget(family)
         if self.profile.kills_access_after_s is not None:
             floor = (self._clock() + self.profile.kills_access_after_s, family.newest_access + 1)
-            family.floors = [*family.floors[-MOST_SIBLINGS:], floor]
+            family.floors = [*family.floors, floor][-MOST_SIBLINGS:]
         return successor
 
     def _use_again(self, family: Family, serial: int) -> int:

@@ -40,7 +40,8 @@ class Mint:
         prefix = self._prefixes[kind]
         body, _, _ = token.removeprefix(prefix).partition(".")
         text, _, mac = body.rpartition("-")
-        if not token.startswith(prefix) or not hmac.compare_digest(mac, self._mac(kind, text)):
+        made = token.isascii() and token.startswith(prefix)
+        if not made or not hmac.compare_digest(mac, self._mac(kind, text)):
             return None
         family, serial, expires_ms = (int(part, 16) for part in text.split("-"))
         return Parsed(kind, family, serial, expires_ms)

@@ -9,7 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode
 
@@ -44,6 +44,10 @@ class Provider:
     @property
     def profile(self) -> Profile:
         return self.issuer.profile
+
+    def register_key(self, client_id: str, public_key: str) -> None:
+        """The client signs from now on (private_key_jwt, secret_jwt): its public key, as PEM."""
+        self.clients[client_id] = replace(self.clients[client_id], public_key=public_key)
 
     async def handle(self, request: Request, rest: str) -> Response:
         """Serve one request below the provider's path."""

@@ -10,6 +10,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -58,7 +59,7 @@ class TenantTokens:
         self._issuer = issuer
         self._audiences = audiences
         self._clock = clock
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key = _signing_key()
         self._seen_jtis: OrderedDict[str, None] = OrderedDict()
         self.issued = 0
 
@@ -157,6 +158,12 @@ class TenantTokens:
         if len(self._seen_jtis) > 10_000:
             self._seen_jtis.popitem(last=False)
         return None
+
+
+@cache
+def _signing_key() -> rsa.RSAPrivateKey:
+    """One for the process: making it takes longer than starting a stage."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _refused(status: int, error: str, description: str) -> Response:

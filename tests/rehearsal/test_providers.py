@@ -1,0 +1,256 @@
+"""Each rehearsed provider over HTTP, with the quirk it is known for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.rehearsal.conftest import Start, identity, refresh
+from worker.rehearsal import ConnectionSpec, RunningStage, profiles
+
+
+def play(start: Start, profile: str, **settings: Any) -> tuple[RunningStage, str]:
+    """A stage with one connection, and the user who has logged in through it."""
+    stage = start(connections=[ConnectionSpec(name="c", profile=profile)], **settings)
+    return stage, stage.login("c", "rosa")
+
+
+def ask(stage: RunningStage, profile: str, user_id: str, **changes: Any) -> httpx.Response:
+    """Renew as the profile demands."""
+    plays = profiles()[profile]
+    options = stage.stage.tenant.connections["c"].options
+    held = identity(stage, user_id)
+    spends = held.access_token if plays.grant == "access_token" else held.refresh_token
+    params = {plays.grant_param: plays.grant_name, plays.subject_param: spends}
+    params |= dict.fromkeys(plays.needs, "x")
+    auth = None
+    if "basic" in plays.client_auth:
+        auth = (options["client_id"], options["client_secret"])
+    elif "none" not in plays.client_auth:
+        params |= {"client_id": options["client_id"], "client_secret": options["client_secret"]}
+    place = {"form": "data", "json": "json", "query": "params"}[plays.params_in]
+    return httpx.request(
+        plays.method,
+        f"{stage.stage.provider_urls[profile]}/token",
+        auth=auth,
+        trust_env=False,
+        headers={"Accept": "application/json"},
+        **{place: params | changes},  # type: ignore[arg-type]  # one of httpx's three places
+    )
+
+
+RENEWABLE = sorted(
+    name
+    for name, one in profiles().items()
+    if one.grant != "none" and "secret_jwt" not in one.client_auth and not one.not_before_s
+)
+
+
+@pytest.mark.parametrize("name", [n for n in RENEWABLE if profiles()[n].early_renewal_s is None])
+def test_every_profile_renews_and_its_token_opens_its_api(start: Start, name: str) -> None:
+    stage, user_id = play(start, name)
+    answer = ask(stage, name, user_id)
+    assert answer.status_code == 200, answer.text
+    url = f"{stage.stage.provider_urls[name]}/api/me"
+    bearer = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    assert httpx.get(url, headers=bearer, trust_env=False).json()["id"] == "rosa"
+    assert stage.ledger()["total"]["exchanges"] == 1
+    assert stage.ledger()["total"]["reads"] == 1
+
+
+@pytest.mark.parametrize("name", RENEWABLE)
+def test_every_profile_refuses_a_withdrawn_grant_in_its_own_words(start: Start, name: str) -> None:
+    stage, user_id = play(start, name)
+    stage.do("withdraw_consent", provider=name, subject="rosa")
+    answer = ask(stage, name, user_id)
+    dead = profiles()[name].errors["dead"]
+    assert (answer.status_code, answer.json()) == (dead["status"], dead["body"])
+
+
+@pytest.mark.parametrize("name", [n for n in RENEWABLE if profiles()[n].client_auth != ("none",)])
+def test_every_profile_refuses_a_client_it_does_not_know(start: Start, name: str) -> None:
+    stage, user_id = play(start, name)
+    options = stage.stage.tenant.connections["c"].options
+    options["client_secret"] = "changed by an admin"
+    answer = ask(stage, name, user_id)
+    wrong = profiles()[name].errors["wrong_client"]
+    assert (answer.status_code, answer.json()) == (wrong["status"], wrong["body"])
+    assert stage.ledger()["total"]["wrong_client"] == 1
+
+
+QUIRKS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    # a refresh answer has no refresh_token (developers.google.com/identity/protocols/oauth2)
+    "google-oauth2": ("absent", {"refresh_token": None}),
+    "spotify": ("absent", {"refresh_token": None}),  # aome510/spotify-player#1041
+    # numbers as strings (OneDrive/onedrive-api-docs aad-oauth.md; golang/oauth2 token.go)
+    "waad-v1": ("present", {"expires_in": "90"}),
+    "paypal": ("present", {"expires_in": "90"}),
+    # no expiry at all (makenotion/notion-sdk-js oauth.ts; help.salesforce.com)
+    "notion": ("absent", {"expires_in": None}),
+    "salesforce": ("absent", {"expires_in": None}),
+    # `scopes` before 2026-05-04 (community.developer.atlassian.com/t/99003)
+    "bitbucket-old": ("present", {"scopes": "account repository"}),
+    "slack": ("present", {"ok": True, "token_type": "user"}),  # docs.slack.dev token rotation
+    "github-app": ("present", {"scope": "", "refresh_token_expires_in": 15811200}),
+    "facebook": ("absent", {"refresh_token": None}),
+}
+
+
+@pytest.mark.parametrize("name", QUIRKS)
+def test_answers_have_the_providers_own_shape(start: Start, name: str) -> None:
+    stage, user_id = play(start, name, lifetimes={"*": 90})
+    body = ask(stage, name, user_id).json()
+    kind, expected = QUIRKS[name]
+    if kind == "absent":
+        assert not set(expected) & set(body)
+    else:
+        assert {key: body[key] for key in expected} == expected
+
+
+def test_bitbucket_tokens_are_longer_than_2500_characters(start: Start) -> None:
+    """git-ecosystem/git-credential-manager#2433"""
+    stage, user_id = play(start, "bitbucket")
+    body = ask(stage, "bitbucket", user_id).json()
+    assert len(body["access_token"]) > 2500
+    assert len(body["refresh_token"]) > 2500
+
+
+def test_github_answers_as_a_form_unless_asked_for_json(start: Start) -> None:
+    """docs.github.com/apps/oauth-apps/building-oauth-apps/authorizing-oauth-apps"""
+    stage, user_id = play(start, "github-app")
+    options = stage.stage.tenant.connections["c"].options
+    answer = httpx.post(
+        f"{stage.stage.provider_urls['github-app']}/token",
+        data={
+            "grant_type": "refresh_token",
+            "refresh_token": identity(stage, user_id).refresh_token,
+            "client_id": options["client_id"],
+            "client_secret": options["client_secret"],
+        },
+        trust_env=False,
+    )
+    assert answer.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert answer.text.startswith("access_token=ghu_")
+
+
+def test_an_oauth_app_of_github_has_nothing_to_renew(start: Start) -> None:
+    stage, user_id = play(start, "github")
+    held = identity(stage, user_id)
+    assert held.access_token.startswith("gho_")
+    assert held.refresh_token is None
+    assert held.expires_in is None
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("waad", {"resource": "https://graph.microsoft.com"}),  # AADSTS901002
+        ("waad", {"scope": ""}),
+        ("waad-v1", {"resource": ""}),
+        ("box", {"grant_type": "password"}),
+        ("box", {"refresh_token": ""}),
+    ],
+)
+def test_a_malformed_request_is_told_so(start: Start, name: str, changes: dict[str, str]) -> None:
+    stage, user_id = play(start, name)
+    answer = ask(stage, name, user_id, **changes)
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+
+
+def test_json_is_not_a_form(stage: RunningStage) -> None:
+    """discord/discord-api-docs oauth2.mdx says it of many: only form bodies."""
+    user_id = stage.login("acme-okta", "rosa")
+    options = stage.stage.tenant.connections["acme-okta"].options
+    body = {"grant_type": "refresh_token", "refresh_token": identity(stage, user_id).refresh_token}
+    auth = (options["client_id"], options["client_secret"])
+    answer = httpx.post(options["token_endpoint"], json=body, auth=auth, trust_env=False)
+    assert answer.status_code == 400
+
+
+def test_credentials_in_two_places_are_refused(stage: RunningStage) -> None:
+    """RFC 6749 section 2.3: one way per request."""
+    user_id = stage.login("acme-okta", "rosa")
+    token = identity(stage, user_id).refresh_token
+    assert refresh(stage, "acme-okta", token, client_secret="x").status_code == 401
+    assert refresh(stage, "acme-okta", token).status_code == 200
+
+
+def test_apple_wants_a_signed_secret(start: Start) -> None:
+    """developer.apple.com, generate-and-validate-tokens: client_secret is an ES256 JWT."""
+    stage, user_id = play(start, "apple")
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    client_id = stage.stage.tenant.connections["c"].options["client_id"]
+    stage.stage.providers["apple"].register_key(client_id, pem.decode())
+    claims = {"iss": "TEAM", "sub": client_id, "exp": time.time() + 60}
+    signed = jwt.encode(claims, key, algorithm="ES256", headers={"kid": "K"})
+    assert ask(stage, "apple", user_id, client_secret=signed).status_code == 200
+    assert ask(stage, "apple", user_id, client_secret=signed[:-4] + "AAAA").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "path", "place"),
+    [
+        ("google-oauth2", "POST", "revoke", {"data": {"token": "{refresh}"}}),
+        ("slack", "POST", "auth.revoke", {"headers": {"Authorization": "Bearer {access}"}}),
+        (
+            "dropbox",
+            "POST",
+            "2/auth/token/revoke",
+            {"headers": {"Authorization": "Bearer {access}"}},
+        ),
+        ("facebook", "DELETE", "rosa/permissions", {"params": {"access_token": "{access}"}}),
+    ],
+)
+def test_revocation_as_each_provider_has_it(
+    start: Start, name: str, method: str, path: str, place: dict[str, dict[str, str]]
+) -> None:
+    """Google and Dropbox developer pages; docs.slack.dev; social-core facebook.py"""
+    stage, user_id = play(start, name)
+    held = identity(stage, user_id)
+    filled = {
+        where: {
+            key: value.format(access=held.access_token, refresh=held.refresh_token)
+            for key, value in values.items()
+        }
+        for where, values in place.items()
+    }
+    url = f"{stage.stage.provider_urls[name]}/{path}"
+    answer = httpx.request(method, url, trust_env=False, **filled)  # type: ignore[arg-type]
+    assert answer.status_code == 200
+    assert ask(stage, name, user_id).json() == profiles()[name].errors["dead"]["body"]
+    assert stage.ledger()["total"]["revoked_by_us"] == 1
+
+
+def test_there_is_no_revocation_where_the_provider_has_none(start: Start) -> None:
+    """Bitbucket, Microsoft: nothing to call."""
+    stage, user_id = play(start, "bitbucket")
+    url = f"{stage.stage.provider_urls['bitbucket']}/revoke"
+    data = {"token": identity(stage, user_id).refresh_token}
+    assert httpx.post(url, data=data, trust_env=False).status_code == 404
+
+
+def test_introspection_tells_the_expiry_that_the_answer_does_not(start: Start) -> None:
+    """Salesforce: POST …/introspect, field exp."""
+    stage, user_id = play(start, "salesforce", lifetimes={"*": 90})
+    access = ask(stage, "salesforce", user_id).json()["access_token"]
+    url = f"{stage.stage.provider_urls['salesforce']}/introspect"
+    body = httpx.post(url, data={"token": access}, trust_env=False).json()
+    assert body["active"] is True
+    assert 80 < body["exp"] - time.time() <= 90
+    assert httpx.post(url, data={"token": "x"}, trust_env=False).json() == {"active": False}
+
+
+def test_each_provider_is_a_host_of_its_own(stage: RunningStage) -> None:
+    """A client paces and blocks hosts: one bad provider must not look like all of them."""
+    hosts = {url.split("/")[2] for url in stage.about()["providers"].values()}
+    assert len(hosts) == len(stage.about()["providers"])
