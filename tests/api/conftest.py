@@ -32,6 +32,7 @@ class World:
         self.repository = HandoutRepository(engine, self.audit)
         self.tombstones = TombstoneRepository(engine, self.audit, outbox.add)
         self.routes = []
+        self.dying = False  # whether a renewal kills the access token before it
 
     def app(self):
         clock = YieldingClock(self.clock)
@@ -43,6 +44,7 @@ class World:
                 hints=self.renewer,
                 clock=clock,
                 offload=in_place,
+                dies_when_renewed=lambda _provider: self.dying,
             ),
             explain=Explain(grants=self.repository, clock=clock, offload=in_place),
             requests=Requests(

@@ -24,6 +24,7 @@ async def test_a_token_is_answered_with_all_that_is_known_of_it(world):
         "expires_at": "2026-01-01T13:00:00Z",
         "expires_in": 3600,
         "use_until": "2026-01-01T12:15:00Z",
+        "use_for": 900,
         "expiry": "at",
         "scope": "openid email",
         "connection": "google",

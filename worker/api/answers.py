@@ -114,6 +114,7 @@ def token_answer(handed: Handed) -> dict[str, object]:
         "expires_at": held.expires_at,
         "expires_in": None if left is None else int(left.total_seconds()),
         "use_until": handed.use_until,
+        "use_for": int((handed.use_until - handed.at).total_seconds()),
         "expiry": held.expiry,
         "scope": held.scope,
         "connection": held.key.connection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -133,11 +134,12 @@ class TokenClient:
 
     def _fetch(self, subject: Subject, min_ttl: int | None, stale: int | None) -> Token:
         url, wishes = self._question(subject, min_ttl, stale)
+        asked_at = time.monotonic()
         try:
             response = self._client().get(url, params=wishes)
         except httpx.TransportError as error:
             raise _unreachable(error) from None  # the cause holds the request and its API key
-        return _answer(response)
+        return _answer(response, asked_at)
 
     def _client(self) -> httpx.Client:
         with self._making:
@@ -153,11 +155,12 @@ class TokenClient:
                 headers=self._headers, timeout=self._timeout, transport=self._async_transport
             )
         url, wishes = self._question(subject, min_ttl, stale)
+        asked_at = time.monotonic()
         try:
             response = await self._async.get(url, params=wishes)
         except httpx.TransportError as error:
             raise _unreachable(error) from None
-        return _answer(response)
+        return _answer(response, asked_at)
 
     def _question(
         self, subject: Subject, min_ttl: int | None, stale: int | None
@@ -171,10 +174,10 @@ class TokenClient:
         return url, {name: value for name, value in wishes.items() if value is not None}
 
 
-def _answer(response: httpx.Response) -> Token:
+def _answer(response: httpx.Response, asked_at: float) -> Token:
     if response.status_code != httpx.codes.OK:
         raise error_of(response)
-    return token_of(response)
+    return token_of(response, asked_at=asked_at)
 
 
 def _unreachable(error: httpx.TransportError) -> NotAvailableError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -40,11 +39,9 @@ class Token:
         return f"{scheme} {self.access_token}"
 
 
-def token_of(response: httpx.Response) -> Token:
-    """Read the answer. Clocks of two machines differ: the span is counted on the server's."""
+def token_of(response: httpx.Response, *, asked_at: float) -> Token:
+    """Read the answer. `use_for` counts from the question, so no two clocks are compared."""
     answer: Mapping[str, Any] = response.json()
-    use_until = datetime.fromisoformat(answer["use_until"])
-    span = (use_until - _server_time(response)).total_seconds()
     expires_at = answer["expires_at"]
     return Token(
         access_token=answer["access_token"],
@@ -56,13 +53,6 @@ def token_of(response: httpx.Response) -> Token:
         user_id=answer["user_id"],
         identity_user_id=answer["identity_user_id"],
         generation=answer["generation"],
-        use_until=use_until,
-        fresh_until=time.monotonic() + span,
+        use_until=datetime.fromisoformat(answer["use_until"]),
+        fresh_until=asked_at + answer["use_for"],
     )
-
-
-def _server_time(response: httpx.Response) -> datetime:
-    try:
-        return parsedate_to_datetime(response.headers["date"])
-    except (KeyError, ValueError):
-        return datetime.now(UTC)
