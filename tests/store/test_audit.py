@@ -12,15 +12,16 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, select, text, update
 
 from tests.clock import T0
 from worker.domain.errors import TamperError
 from worker.domain.grant import GrantId
 from worker.domain.ports import AuditRecord
 from worker.store.anchors import Anchors
-from worker.store.audit import AuditLog, verify
+from worker.store.audit import AuditLog, entry_hash, verify
 from worker.store.engine import reading, writing
+from worker.store.tables import AuditRow
 from worker.vault import AesVault, Keyring
 
 RECORD = AuditRecord(
@@ -83,6 +84,16 @@ def test_threads_write_chains_of_their_own(sqlite_engine: Engine) -> None:
         assert connection.scalar(text("SELECT count(DISTINCT chain) FROM audit")) == 3
 
 
+def test_a_forked_process_begins_a_chain_of_its_own(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = written(engine)
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    written(engine, log=log)
+    with reading(engine) as connection:
+        assert connection.scalar(text("SELECT count(DISTINCT chain) FROM audit")) == 2
+
+
 def sql(*statements: str) -> Callable[[Connection], None]:
     def change(connection: Connection) -> None:
         for statement in statements:
@@ -91,11 +102,21 @@ def sql(*statements: str) -> Callable[[Connection], None]:
     return change
 
 
+def forge(connection: Connection) -> None:
+    """Edit an entry and give it the hash it would have had: the next one betrays it."""
+    table = AuditRow.__table__
+    rows = connection.execute(select(table).where(table.c.seq.in_([2, 3]))).mappings().all()
+    before, forged = dict(rows[0]), {**rows[1], "actor": "key:mallory"}
+    values = {"actor": forged["actor"], "hash": entry_hash(before["hash"], forged)}
+    connection.execute(update(AuditRow).where(AuditRow.seq == 3).values(values))
+
+
 COPY = (
     "INSERT INTO audit (chain, seq, at, actor, verb, tenant, grant_id, detail, hash) "
     "SELECT chain, {seq}, at, actor, verb, tenant, grant_id, detail, hash FROM audit WHERE seq = 2"
 )
 CHANGES = {
+    "forged with its hash": forge,
     "actor edited": sql("UPDATE audit SET actor = 'key:mallory' WHERE seq = 3"),
     "verb edited": sql("UPDATE audit SET verb = 'token_read' WHERE seq = 1"),
     "tenant edited": sql("UPDATE audit SET tenant = 'other' WHERE seq = 6"),

@@ -130,6 +130,39 @@ def test_a_shredded_grant_has_nothing_to_move(engine: Engine, clock: FakeClock, 
     assert rewrap(engine, AesVault.from_source(path)).moved == 3
 
 
+def test_a_key_shredded_meanwhile_stays_shredded(
+    store_url: str, engine: Engine, clock: FakeClock, path: Path
+) -> None:
+    """I14: whoever writes back what he read a moment ago would bring the grant back to life."""
+    (grant,) = fill(engine, AesVault.from_source(path), clock, count=1)
+    rotate(path)
+    vault, shredders = AesVault.from_source(path), list[Thread]()
+
+    def shred() -> None:
+        other = open_engine(store_url)
+        with writing(other) as connection:
+            gone = update(GrantRow).where(GrantRow.id == grant)
+            connection.execute(gone.values(access_key=None, refresh_key=None))
+        other.dispose()
+
+    class Slow:
+        """Shredding happens while the key is in our hands."""
+
+        primaries, reseal_config = vault.primaries, vault.reseal_config
+
+        def rewrap(self, wrapped: bytes, *, tenant: str, grant: GrantId) -> bytes:
+            if not shredders:
+                shredders.append(Thread(target=shred))
+                shredders[0].start()
+                shredders[0].join(0.3)  # it gets this far only where nothing holds it back
+            return vault.rewrap(wrapped, tenant=tenant, grant=grant)
+
+    rewrap(engine, Slow())
+    shredders[0].join()
+    row = GrantTable(engine, vault, clock).row(grant)
+    assert (row.access_key, row.refresh_key) == (None, None)
+
+
 def test_a_wrapped_key_that_was_tampered_with_is_named(
     engine: Engine, clock: FakeClock, path: Path
 ) -> None:

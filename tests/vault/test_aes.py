@@ -230,6 +230,22 @@ class TestAuthentication:
         assert AesVault(ring.rotate("config")).authentic(b"heads", tag)
 
 
+def test_a_cipher_that_refuses_nothing_is_found_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Careless:
+        def __init__(self, _key: bytes) -> None: ...
+
+        def encrypt(self, _nonce: bytes, message: bytes, _bound: bytes) -> bytes:
+            return message
+
+        decrypt = encrypt
+
+    monkeypatch.setattr("worker.vault.aes.AESGCM", Careless)
+    with pytest.raises(ConfigurationError, match="self-test"):
+        AesVault(Keyring.generate())
+
+
 class TestRotationUnderLoad:
     """A running process takes up a changed keyring file by itself (T16)."""
 

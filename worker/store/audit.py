@@ -28,10 +28,10 @@ _BATCH = 2000  # rows read at a time when verifying
 
 
 class AuditLog:
-    """Appends to this thread's chain. One per process, made after any fork."""
+    """Appends to this thread's chain."""
 
     def __init__(self, node: str) -> None:
-        self._process = f"{node}/{os.getpid()}-{secrets.token_hex(4)}"
+        self._node = node
         self._of_thread = threading.local()
 
     def append(self, connection: Connection, records: Sequence[AuditRecord]) -> None:
@@ -50,8 +50,10 @@ class AuditLog:
         connection.execute(insert(AuditRow), rows)
 
     def _chain(self) -> str:
-        if not hasattr(self._of_thread, "chain"):
-            self._of_thread.chain = f"{self._process}/{secrets.token_hex(4)}"
+        """Named on first use; a fork leaves the parent's chain to the parent."""
+        if getattr(self._of_thread, "process", None) != (process := os.getpid()):
+            self._of_thread.process = process
+            self._of_thread.chain = f"{self._node}/{process}/{secrets.token_hex(6)}"
         chain: str = self._of_thread.chain
         return chain
 
