@@ -8,7 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from tests.rehearsal.conftest import api, identity, refresh
+from tests.rehearsal.conftest import HTTP, api, identity, refresh
 from worker.rehearsal import ControlError, RunningStage
 
 CONNECTION, PROVIDER = "acme-okta", "okta"
@@ -87,12 +87,11 @@ def test_a_client_that_does_not_wait_loses_the_answer(stage: RunningStage) -> No
     options = stage.stage.tenant.connections[CONNECTION].options
     stage.do("faults", provider=PROVIDER, profile="slow_answer", delay_after=0.4, count=1)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
+        HTTP.post(
             options["token_endpoint"],
             data={"grant_type": "refresh_token", "refresh_token": token},
             auth=(options["client_id"], options["client_secret"]),
             timeout=0.1,
-            trust_env=False,
         )
     deadline = time.monotonic() + 5
     while not stage.ledger()["total"]["answers_lost"]:
@@ -145,10 +144,10 @@ def test_the_control_desk_says_what_it_does_not_understand(
         stage.do(command, **arguments)
 
 
-def test_the_counter_page_shows_each_grant(stage: RunningStage, http: httpx.Client) -> None:
+def test_the_counter_page_shows_each_grant(stage: RunningStage) -> None:
     token = logged_in(stage)
     refresh(stage, CONNECTION, token)
-    page = http.get(stage.base_url)
+    page = HTTP.get(stage.base_url)
     assert page.headers["content-type"].startswith("text/html")
     assert "okta · rosa" in page.text
     assert token not in page.text

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from urllib.parse import quote
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.rehearsal.conftest import Start, api, management_token
+from tests.rehearsal.conftest import HTTP, Start, api, management_token
 from worker.rehearsal import RunningStage
 
 
@@ -144,7 +143,7 @@ def test_the_token_endpoint_refuses_in_oauth_form(
 
 def test_client_credentials_may_come_as_json(stage: RunningStage) -> None:
     settings = stage.stage.settings
-    answer = httpx.post(
+    answer = HTTP.post(
         f"{stage.base_url}/oauth/token",
         json={
             "grant_type": "client_credentials",
@@ -152,7 +151,6 @@ def test_client_credentials_may_come_as_json(stage: RunningStage) -> None:
             "client_secret": settings.client_secret,
             "audience": f"https://{settings.domain}/api/v2/",
         },
-        trust_env=False,
     )
     assert answer.json()["expires_in"] == 86_400
     assert "read:user_idp_tokens" in answer.json()["scope"]
@@ -268,9 +266,9 @@ def test_a_read_that_returned_a_secret_is_an_event_of_our_own(stage: RunningStag
     assert newest["details"]["request"]["path"] == f"/api/v2/users/{user_id}"
 
 
-def test_the_signing_key_is_published(stage: RunningStage, http: httpx.Client) -> None:
+def test_the_signing_key_is_published(stage: RunningStage) -> None:
     token = management_token(stage).json()["access_token"]
-    keys = http.get(f"{stage.base_url}/.well-known/jwks.json").json()
+    keys = HTTP.get(f"{stage.base_url}/.well-known/jwks.json").json()
     key = jwt.PyJWKSet.from_dict(keys)["rehearsal"]
     claims = jwt.decode(
         token, key, algorithms=["RS256"], audience="https://rehearsal.auth0.test/api/v2/"
