@@ -7,6 +7,7 @@ connection's options (dotted paths), the entry's `fill`.
     token_url, token_host  as the connection has it (`tokenURL`, `token_endpoint`, OIDC metadata)
     token_dir              the same without its last path segment
     auth0_domain           of the tenant
+    login_callback         the redirect URI of its logins
     scope                  as granted, else as the connection asks for
     scope_offline          with offline_access
     scope_of_one_resource  Microsoft v2: one resource a request, and offline_access
@@ -108,6 +109,7 @@ def _our_own(name: str, connection: ConnectionConfig, auth0_domain: str) -> str 
         "token_host": urlsplit(url).netloc if url else None,
         "token_dir": url.rstrip("/").rpartition("/")[0],
         "auth0_domain": auth0_domain,
+        "login_callback": f"https://{auth0_domain}/login/callback" if auth0_domain else "",
     }
     return names.get(name)
 
