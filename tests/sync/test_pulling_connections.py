@@ -1,0 +1,124 @@
+"""A connection read anew: its client, its problems, its administrator's tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.clock import T0
+from tests.sync.world import GOOGLE, World, identity, iso
+from worker.domain.errors import NotFoundError
+from worker.sync import PROBLEMS
+
+WORKSPACE = {
+    "id": "con_ws",
+    "name": "acme-workspace",
+    "strategy": "google-apps",
+    "options": {
+        "client_id": "client",
+        "client_secret": "shh",
+        "domain": "acme.example",
+        "admin_access_token": "admin-at",
+        "admin_refresh_token": "admin-rt",
+        "admin_access_token_expiresin": iso(T0 + timedelta(minutes=40)),
+    },
+}
+
+
+@pytest.fixture
+def world(sqlite_engine, vault) -> World:
+    return World(sqlite_engine, vault)
+
+
+def without(body: dict, *options: str) -> dict:
+    kept = {name: value for name, value in body["options"].items() if name not in options}
+    return {**body, "options": kept}
+
+
+async def read(world: World, body: dict, name: str | None = None) -> list[str]:
+    """The problems found."""
+    world.connection(body)
+    await world.puller.connection("acme", name or body["name"])
+    return list(world.findings.all("acme").get(body["name"], ()))
+
+
+async def test_an_administrators_tokens_are_a_grant_of_the_connection(world):
+    assert await read(world, WORKSPACE) == []
+    row = world.grant("con_ws")
+    assert world.tokens("con_ws") == ("admin-rt", "admin-at")
+    assert (row.part, row.user_id, row.provider) == ("admin", None, "google-apps")
+    assert row.expires_at == T0 + timedelta(minutes=40)
+    assert T0 < row.due_at < row.expires_at
+
+
+async def test_auth0s_own_renewal_of_an_admin_token_does_not_replace_a_living_one(world):
+    await read(world, WORKSPACE)
+    renewed = {**WORKSPACE["options"], "admin_access_token": "auth0s"}
+    await read(world, {**WORKSPACE, "options": renewed})
+    assert world.tokens("con_ws") == ("admin-rt", "admin-at")
+
+
+async def test_an_admin_token_wiped_by_another_tool_is_kept_and_a_consent_asked_for(world):
+    await read(world, WORKSPACE)
+    wiped = without(WORKSPACE, "admin_access_token", "admin_refresh_token")
+    assert await read(world, wiped) == ["consent_lost"]
+    assert await read(world, wiped) == ["consent_lost"]  # still, at the next read
+    assert world.tokens("con_ws") == ("admin-rt", "admin-at")
+
+
+async def test_hidden_options_delete_nothing(world):
+    await read(world, WORKSPACE)
+    assert await read(world, {**WORKSPACE, "options": {}}) == ["options_hidden"]
+    assert world.connections.get("acme", "acme-workspace").client_secret.text() == "shh"
+    assert world.tokens("con_ws") == ("admin-rt", "admin-at")
+
+
+async def test_a_swapped_client_is_noticed_and_remembered(world):
+    await read(world, GOOGLE)
+    swapped = {**GOOGLE, "options": {**GOOGLE["options"], "client_id": "another"}}
+    assert await read(world, swapped) == ["client_swapped"]
+    assert await read(world, swapped) == ["client_swapped"]
+    world.findings.clear("acme", "google-oauth2")
+    assert await read(world, swapped) == []
+
+
+TROUBLES = {
+    "developer keys": ({"options": {"client_id": "", "client_secret": ""}}, "developer_keys"),
+    "token vault": ({"connected_accounts": {"active": True}}, "token_vault"),
+    "tokens not stored": (
+        {"options": {"client_id": "c", "ext_refresh_token": False}},
+        "tokens_not_stored",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "code"), TROUBLES.values(), ids=TROUBLES)
+async def test_what_keeps_a_connection_from_being_renewed_is_said_and_goes_away(
+    world, change, code
+):
+    assert await read(world, {**GOOGLE, **change}) == [code]
+    assert code in PROBLEMS
+    mended = await read(world, GOOGLE)
+    assert code not in mended
+
+
+async def test_a_connection_is_found_by_its_id_too(world):
+    await read(world, GOOGLE, name="con_google")
+    assert world.connections.get("acme", "google-oauth2").id == "con_google"
+
+
+async def test_a_deleted_connection_is_noted(world):
+    await read(world, GOOGLE)
+    world.auth0.on("/connections/con_google", (404, {}))
+    with pytest.raises(NotFoundError):
+        await world.puller.connection("acme", "google-oauth2")
+    assert world.connections.get("acme", "google-oauth2") is None
+
+
+async def test_an_edit_is_seen_by_the_next_user_pull(world):
+    world.user(identity())
+    await world.pull()
+    fresh = {**GOOGLE, "options": {**GOOGLE["options"], "client_secret": "new"}}
+    await read(world, fresh)
+    assert world.connections.get("acme", "google-oauth2").client_secret.text() == "new"
