@@ -17,7 +17,7 @@ from worker.domain.ports import ApiToken
 from worker.domain.secret import Secret
 from worker.store.connections import ConnectionRepository
 from worker.store.engine import open_engine, reading, writing
-from worker.store.rewrap import Progress, references, refuse_if_referenced, rewrap
+from worker.store.rewrap import Progress, references, refuse_if_referenced, rewrap, unreadable
 from worker.store.tables import GrantRow
 from worker.store.tenants import TenantRepository
 from worker.vault import AesVault, Keyring, KeyringSource, Purpose
@@ -103,6 +103,16 @@ def test_after_a_rewrap_the_old_keys_are_needed_by_nothing(
     assert {opened(engine, after, grant) for grant in grants} == {Secret("rt-0")}
     assert ConnectionRepository(engine, after).get("acme", "google")
     assert TenantRepository(engine, after).token("acme")
+
+
+def test_the_wrong_keyring_is_told_by_what_it_cannot_open(
+    engine: Engine, clock: FakeClock, path: Path
+) -> None:
+    vault = AesVault.from_source(path)
+    fill(engine, vault, clock)
+    assert unreadable(engine, {key.id for key in vault.keyring.keys}) == {}
+    others = {key.id for key in Keyring.generate().keys}
+    assert sorted(unreadable(engine, others).values()) == [2, 7, 7]
 
 
 def test_a_rewrap_that_was_stopped_goes_on_where_it_ended(

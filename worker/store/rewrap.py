@@ -8,7 +8,7 @@ of its own; stopped half-way, the next run goes on where this one ended.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
@@ -62,6 +62,15 @@ def refuse_if_referenced(engine: Engine, key_id: str) -> None:
             f"key {key_id} still holds {count} ciphertexts; run the rewrap first",
             code="key_referenced",
         )
+
+
+def unreadable(engine: Engine, keyring: Collection[str]) -> dict[str, int]:
+    """Key ids that ciphertexts need and `keyring` lacks, with their number: the wrong keyring.
+
+    Args:
+        keyring: ids of the keys that are there and not disabled.
+    """
+    return {key: count for key, count in references(engine).items() if key not in keyring}
 
 
 def rewrap(
