@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.events.payloads import FACTS, ROSA, action_message, api_write, array, jsonl, log, login
+from tests.events.payloads import (
+    FACTS,
+    ROSA,
+    action_message,
+    api_write,
+    array,
+    jsonl,
+    log,
+    login,
+    prompt,
+)
 from tests.events.world import World
 from worker.actions import Action, ActionEvent, Api
 from worker.domain.errors import ConfigurationError, PermanentError, TransientError
@@ -238,16 +248,40 @@ async def test_a_login_of_a_user_who_is_gone_is_no_failure(world: World) -> None
     assert world.forgotten == []
 
 
-async def test_a_login_told_by_an_action_is_looked_at_again_when_it_is_complete(
-    world: World,
-) -> None:
+async def test_a_login_told_by_an_action_has_a_head_start(world: World) -> None:
     """Actions run before the tokens of their login can be read."""
     world.deliver(array(action_message()), source=Source.ACTIONS)
     assert await world.work() == {}
-    await world.work_for(5)
-    assert len(world.pull.users) == 1
-    await world.work_for(30)
-    assert len(world.pull.users) == 2
+    world.clock.advance(3)
+    assert await world.work() == {"done": 1}
+
+
+async def test_a_pull_knows_the_newest_login_of_each_account(world: World) -> None:
+    """The puller dates tokens by it, and waits until those of that login can be read."""
+    at = "2026-11-20T14:0{}:00Z"
+    bitbucket = {"details": {"prompts": [prompt(connection="acme-bitbucket", identity="{6f}")]}}
+    world.deliver(
+        array(
+            login("1", date=at.format(1)),
+            login("2", date=at.format(3)),
+            login("3", date=at.format(2)),
+            login("4", date=at.format(1), **bitbucket),
+        )
+    )
+    assert await world.work() == {"done": 4}
+    told = [(e.connection, e.occurred_at.minute) for e in world.pull.logins if e and e.occurred_at]
+    assert told == [("google-oauth2", 3), ("acme-bitbucket", 1)]
+
+
+async def test_a_login_whose_tokens_are_not_there_yet_is_looked_at_again(world: World) -> None:
+    wait = timedelta(seconds=5)
+    world.pull.broken["acme"] = TransientError("later", code="not_visible", retry_after=wait)
+    world.deliver(array(login("1")))
+    assert await world.work() == {"retry": 1}
+    del world.pull.broken["acme"]
+    await world.work_for(4)
+    assert world.inbox.counts() == {"new": 1}
+    await world.work_for(4)
     assert world.inbox.counts() == {"done": 1}
 
 

@@ -14,7 +14,7 @@ from tests.clock import FakeClock
 from tests.events.payloads import FACTS
 from worker.actions import Action, Collaborators, Registry, Settings, built_in
 from worker.domain.errors import NotFoundError, TransientError
-from worker.domain.event import Source
+from worker.domain.event import Event, Source
 from worker.domain.ports import Notice
 from worker.events import Counts, Intake, Processor, Spool, TenantFacts
 from worker.events.ports import Limits
@@ -28,13 +28,15 @@ class FakePull:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.users: list[tuple[str, str]] = []
+        self.logins: list[Event | None] = []
         self.connections: list[tuple[str, str]] = []
         self.gone: set[str] = set()
         self.broken: dict[str, Exception] = {}  # by tenant
         self.hangs: set[str] = set()  # tenants that never answer
 
-    async def user(self, tenant: str, user_id: str) -> None:
+    async def user(self, tenant: str, user_id: str, *, login: Event | None = None) -> None:
         self.users.append((tenant, user_id))
+        self.logins.append(login)
         await self._answer(tenant, user_id)
 
     async def connection(self, tenant: str, name: str) -> None:

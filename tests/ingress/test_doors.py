@@ -219,13 +219,9 @@ def _bad_signatures() -> Iterator[tuple[str, bytes, list[tuple[str, str]]]]:
     yield "bad UTF-8 body", b"\xff" + MESSAGE, good
 
 
-BAD_SIGNATURES = {name: (body, headers) for name, body, headers in _bad_signatures()}
-
-
-@pytest.mark.parametrize(("body", "headers"), BAD_SIGNATURES.values(), ids=BAD_SIGNATURES)
-async def test_an_action_not_signed_as_it_should_be_is_refused(
-    front: Front, body: bytes, headers: list[tuple[str, str]]
-) -> None:
+@pytest.mark.parametrize("how", [name for name, _, _ in _bad_signatures()])
+async def test_an_action_not_signed_as_it_should_be_is_refused(front: Front, how: str) -> None:
+    [(body, headers)] = [(b, h) for name, b, h in _bad_signatures() if name == how]  # signed now
     assert (await front.post(body, *headers, door="actions")).status_code == 401
     assert front.rows == {}
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from worker.actions.collaborators import Collaborators, Settings
 from worker.domain.errors import NotFoundError
-from worker.domain.event import Event
+from worker.domain.event import Event, Trigger
 from worker.domain.ports import Notice
 from worker.domain.secret import Secret
 from worker.monitoring.logs import logger
 
 _log = logger(__name__)
+
+Subject = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +52,9 @@ class Spacing:
     def __init__(self, gap: timedelta, *, remembered: int = 10_000) -> None:
         self._gap = gap.total_seconds()
         self._remembered = remembered
-        self._began: dict[tuple[str, str], float] = {}
+        self._began: dict[Subject, float] = {}
 
-    def begin(self, subject: tuple[str, str], now: float) -> None:
+    def begin(self, subject: Subject, now: float) -> None:
         """Raises: PostponedError while the last pull of the subject is too young."""
         wait = self._began.get(subject, float("-inf")) + self._gap - now
         if wait > 0:
@@ -64,34 +66,67 @@ class Spacing:
 
 
 class Pulls:
-    """The pulls of one batch: each subject once, for all events that were there before it."""
+    """The pulls of one batch: each subject once, for all events that were there before it.
 
-    def __init__(self, collaborators: Collaborators, settings: Settings, spacing: Spacing) -> None:
+    A login also says which account's tokens must have come. Of the logins of one account the
+    newest speaks for all; two accounts of one user are two wishes, which the puller joins.
+    """
+
+    def __init__(
+        self, collaborators: Collaborators, spacing: Spacing, events: Iterable[Event] = ()
+    ) -> None:
         self._with = collaborators
-        self._settings = settings
         self._spacing = spacing
-        self._done: dict[tuple[str, str], bool] = {}
+        self._newest: dict[Subject, Event] = {}
+        self._spaced: set[Subject] = set()
+        self._there: dict[Subject, bool] = {}
+        for event in events:
+            if event.trigger is Trigger.LOGIN:
+                subject = _account(event)
+                if _later(event, self._newest.get(subject)):
+                    self._newest[subject] = event
 
-    async def user(self, tenant: str, user_id: str) -> bool:
+    async def user(self, tenant: str, user_id: str, login: Event | None) -> bool:
         """True: the user is there, read and merged. Raises: TransientError, PostponedError."""
-        return await self._once(
-            (tenant, f"user:{user_id}"), lambda: self._with.pull.user(tenant, user_id)
+        subject = (tenant, f"user:{user_id}")
+        if login is None:
+            return await self._once(subject, subject, lambda: self._with.pull.user(tenant, user_id))
+        account = _account(login)
+        newest = self._newest.get(account, login)
+        there = await self._once(
+            account, subject, lambda: self._with.pull.user(tenant, user_id, login=newest)
         )
+        self._there[subject] = there  # whoever asks for no account in particular is served too
+        return there
 
     async def connection(self, tenant: str, name: str) -> bool:
-        return await self._once(
-            (tenant, f"connection:{name}"), lambda: self._with.pull.connection(tenant, name)
-        )
+        subject = (tenant, f"connection:{name}")
+        return await self._once(subject, subject, lambda: self._with.pull.connection(tenant, name))
 
-    async def _once(self, subject: tuple[str, str], pull: Callable[[], Awaitable[None]]) -> bool:
-        if subject not in self._done:
-            self._spacing.begin(subject, self._with.clock.monotonic())
+    async def _once(
+        self, wish: Subject, subject: Subject, pull: Callable[[], Awaitable[None]]
+    ) -> bool:
+        if wish not in self._there:
+            if subject not in self._spaced:
+                self._spacing.begin(subject, self._with.clock.monotonic())
+                self._spaced.add(subject)
             try:
                 await pull()
-                self._done[subject] = True
+                self._there[wish] = True
             except NotFoundError:  # deleted, or linked away: an ordinary answer
-                self._done[subject] = False
-        return self._done[subject]
+                self._there[wish] = False
+        return self._there[wish]
+
+
+def _account(login: Event) -> Subject:
+    told = (f"user:{login.user_id}", login.connection or "", login.identity_user_id or "")
+    return (login.tenant, *told)
+
+
+def _later(event: Event, than: Event | None) -> bool:
+    if than is None or event.occurred_at is None or than.occurred_at is None:
+        return than is None or than.occurred_at is None
+    return event.occurred_at > than.occurred_at
 
 
 class Api:
@@ -121,7 +156,11 @@ class Api:
         Of the event's user unless another is named. Events that arrived together share one read.
         """
         user_id = user_id or self._event.user_id
-        return user_id is not None and await self._pulls.user(self._event.tenant, user_id)
+        if user_id is None:
+            return False
+        login = self._event.trigger is Trigger.LOGIN and user_id == self._event.user_id
+        told = self._event if login else None
+        return await self._pulls.user(self._event.tenant, user_id, told)
 
     async def pull_connection(self, name: str | None = None) -> bool:
         """Read the connection at Auth0 anew: options, secrets, admin tokens; False: gone."""
@@ -137,7 +176,7 @@ class Api:
         tenant, user_id = self._event.tenant, user_id or self._event.user_id
         if not user_id:
             return False
-        if await self._pulls.user(tenant, user_id):
+        if await self._pulls.user(tenant, user_id, None):
             self.memory.pop("missing_since", None)
             return False
         self._confirm_later_unless_confirmed()
@@ -171,10 +210,6 @@ class Api:
     def again(self, why: str, *, after: float) -> NoReturn:
         """Be run again in `after` seconds at the soonest; counts as no failure."""
         raise PostponedError(why, timedelta(seconds=after))
-
-    def again_when_complete(self) -> NoReturn:
-        """Be run again once the login that an Action told of is surely complete."""
-        raise PostponedError("waits for the login to complete", self._settings.look_again_after)
 
     def log(self, message: str, **fields: Any) -> None:
         """One line in the worker's log, with the event's tenant and this action's name."""

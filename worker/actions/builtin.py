@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from worker.actions.api import ActionEvent, Api
 from worker.actions.binding import Action, Handler
-from worker.domain.event import Source, Trigger
+from worker.domain.event import Trigger
 
 _PULL_TIMEOUT = 40.0  # seconds; a pull waits for the tenant's request budget
 
 
 async def pull_user(event: ActionEvent, api: Api) -> None:
     """Read the user's tokens at Auth0."""
-    await api.pull_user()
-
-
-async def look_again(event: ActionEvent, api: Api) -> None:
-    """An Action runs before the login is complete, so its tokens may not have been there yet."""
-    if event.source != Source.ACTIONS:
-        return
-    if not api.memory.get("waited"):
-        api.memory["waited"] = True
-        api.again_when_complete()
     await api.pull_user()
 
 
@@ -48,7 +38,6 @@ def built_in() -> list[Action]:
     """All of them, bound."""
     return [
         _bound(pull_user, Trigger.LOGIN, 10),
-        _bound(look_again, Trigger.LOGIN, 20),
         _bound(pull_user, Trigger.USER_CHANGED, 10),
         _bound(drop_user, Trigger.USER_DELETED, 10),
         _bound(pull_connection, Trigger.CONNECTION_CHANGED, 10),

@@ -34,8 +34,6 @@ class Settings:
     confirm_deletion_after: timedelta = timedelta(seconds=30)
     between_pulls: timedelta = timedelta(seconds=2)  # of one user, by one process
     brake_for: timedelta = timedelta(seconds=60)
-    # a second look after a login told by an Action, which runs before its tokens are readable
-    look_again_after: timedelta = timedelta(seconds=20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

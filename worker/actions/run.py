@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -68,9 +68,9 @@ class Registry:
         """The actions an event runs, in order."""
         return [a for a in self.actions if a.trigger is event.trigger and a.concerns(event.tenant)]
 
-    def batch(self) -> Batch:
-        """For events about one subject that are all claimed already."""
-        pulls = Pulls(self._with, self._settings, self._spacing)
+    def batch(self, events: Iterable[Event] = ()) -> Batch:
+        """For these events about one subject, all claimed already."""
+        pulls = Pulls(self._with, self._spacing, events)
         return Batch(self, pulls, self._with, self._settings, self._threads)
 
 
@@ -144,7 +144,8 @@ class Batch:
         why, tries = _told(error), int(state.get("tries", 0)) + 1
         lasting = _lasting(action, error, tries)
         run.progress[action.name] = {**state, "error": why, "tries": tries, "gave_up": lasting}
-        _log.warning("action_failed", action=action.name, why=why, tries=tries, gave_up=lasting)
+        told = _log.warning if lasting or _retry_after(error) is None else _log.info
+        told("action failed", action=action.name, why=why, tries=tries, gave_up=lasting)
         if lasting:
             run.failed = run.failed or f"{action.name}: {why}"
         else:

@@ -70,7 +70,7 @@ class Batch(Protocol):
 class Actions(Protocol):
     """The actions bound to triggers."""
 
-    def batch(self) -> Batch: ...
+    def batch(self, events: Sequence[Event]) -> Batch: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,7 +108,7 @@ class Processor:
                 work.broken = error
 
     async def _run(self, rows: list[ClaimedEvent], work: _Work) -> None:
-        batch = self._actions.batch()
+        batch = self._actions.batch([row.event for row in rows])
         done: list[Settlement] = []
         settled_at = self._clock.monotonic()
         for index, claimed in enumerate(rows):
@@ -139,7 +139,7 @@ class Processor:
             if outcome == "done":
                 EVENT_LATENCY.observe((now - one.claimed.received_at).total_seconds())
             elif outcome == "failed":
-                _log.warning("event_failed", tenant=event.tenant, row=one.claimed.id, why=one.error)
+                _log.warning("event failed", tenant=event.tenant, row=one.claimed.id, why=one.error)
 
 
 class _Work:

@@ -252,9 +252,11 @@ class NoticePublisher:
         if self._connection is None:
             self._connection = self._open()
         self._connection.ensure_connection(max_retries=1, timeout=5)
+        exchange = Exchange(self.EXCHANGE, type="topic", durable=True)
         self._connection.Producer().publish(
             body,
-            exchange=Exchange(self.EXCHANGE, type="topic", durable=True),
+            exchange=exchange,
+            declare=[exchange],  # Redis has no exchanges: each producer must know the type
             routing_key=routing_key,
             content_type="application/cloudevents+json",
             content_encoding="utf-8",

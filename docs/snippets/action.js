@@ -1,0 +1,66 @@
+/**
+ * Tells Evergrant of a login, from an Auth0 post-login Action. Needs no npm dependency.
+ *
+ * Secrets of the Action: EVERGRANT_URL     https://tokens.example.com/hooks/auth0/acme/actions
+ *                        EVERGRANT_SECRET  the tenant's actions_secret ("whsec_…")
+ *
+ * Signed as https://www.standardwebhooks.com says. It never fails a login: it gives up after two
+ * seconds, and swallows every error. What it misses, the log stream tells.
+ */
+const crypto = require('node:crypto');
+
+const PATIENCE_MS = 2000;
+
+function signature(secret, id, timestamp, body) {
+  const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
+  const signed = crypto.createHmac('sha256', key).update(`${id}.${timestamp}.${body}`);
+  return `v1,${signed.digest('base64')}`;
+}
+
+async function send(secrets, message) {
+  const body = JSON.stringify(message);
+  const id = `msg_${crypto.randomUUID()}`;
+  const timestamp = Math.floor(Date.now() / 1000).toString();
+  await fetch(secrets.EVERGRANT_URL, {
+    method: 'POST',
+    body,
+    headers: {
+      'content-type': 'application/json',
+      'webhook-id': id,
+      'webhook-timestamp': timestamp,
+      'webhook-signature': signature(secrets.EVERGRANT_SECRET, id, timestamp, body),
+    },
+    redirect: 'error',
+    signal: AbortSignal.timeout(PATIENCE_MS),
+  });
+}
+
+/** Post-login trigger. */
+exports.onExecutePostLogin = async (event) => {
+  const protocol = event.transaction && event.transaction.protocol;
+  if (protocol === 'oauth2-refresh-token') return; // no identity provider was asked
+  const { id, name, strategy } = event.connection || {};
+  try {
+    await send(event.secrets, {
+      kind: 'post-login',
+      tenant: event.tenant && event.tenant.id,
+      user_id: event.user.user_id,
+      connection: { id, name, strategy },
+      client_id: event.client && event.client.client_id,
+      transaction_id: event.transaction && event.transaction.id,
+      protocol,
+      at: new Date().toISOString(),
+    });
+  } catch (error) {
+    console.log(`evergrant was not told: ${error.name}`);
+  }
+};
+
+/** Event Stream trigger (destination "action"): passes the CloudEvent on. */
+exports.onExecuteEventStream = async (event) => {
+  try {
+    await send(event.secrets, { kind: 'event-stream', event: event.message });
+  } catch (error) {
+    console.log(`evergrant was not told: ${error.name}`);
+  }
+};
