@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import socket
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -125,6 +124,7 @@ class ActionSettings(_Table):
     position: int = 100  # the built-in ones stand at 0 to 50
     timeout: float = Field(default=20, gt=0)  # seconds
     tenants: tuple[str, ...] = ()  # none: all
+    secrets: Mapping[str, SecretValue] = {}  # handed to it as `event.secrets`
 
 
 class NoticeSettings(_Table):
@@ -161,10 +161,10 @@ class Settings(_Table):
     tick: Annotated[timedelta, BeforeValidator(_seconds)] = timedelta(seconds=5)
     allow_loopback: bool = False
 
-    node: str = Field(default_factory=socket.gethostname)  # names this machine's journal
     concurrency: int = Field(default=8, ge=1, le=256)  # threads of a worker process
     batch_seconds: float = Field(default=15, gt=0, le=20)  # how long one hint drains
-    in_flight: int = Field(default=200, ge=1, le=5000)  # exchanges at once, per process
+    # between the two refusals that end a grant; below a minute only in a rehearsal
+    confirm_after: Annotated[timedelta, BeforeValidator(_seconds)] = timedelta(seconds=60)
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     metrics_port: int | None = Field(default=None, ge=1, le=65535)  # a worker's own /metrics
@@ -211,6 +211,12 @@ class Settings(_Table):
                 raise ValueError(
                     f"tenants.{name}.base_url is for rehearsals; set EVERGRANT_ALLOW_LOOPBACK=1"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_grant_is_not_given_up_in_haste(self) -> Settings:
+        if self.confirm_after < timedelta(seconds=60) and not self.allow_loopback:
+            raise ValueError("confirm_after: at least 60 seconds lie between two refusals")
         return self
 
     @property

@@ -80,13 +80,16 @@ def sweeping():
     async def renew(provider):
         done.append(provider)
 
+    async def sweep():
+        pass
+
     async def events():
         done.append("events")
 
     def make(schedule):
         return SelfSweep(
             schedule=schedule, clock=Clock(), offload=offload, every=timedelta(seconds=5),
-            renew=renew, events=events, notices=events,
+            sweep=sweep, renew=renew, events=events, notices=events,
         )  # fmt: skip
 
     return make, done

@@ -10,21 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Engine
 
 from worker.bootstrap.clock import SystemClock
 from worker.bootstrap.runtime import Threads
+from worker.domain.ports import Vault
 from worker.domain.secret import Secret
 from worker.events import TenantFacts
 from worker.events.facts import auth0_name_of
+from worker.journal import node_of
 from worker.providers import Catalogue, load_catalogue
 from worker.queue.app import celery_app
 from worker.queue.hints import CeleryHints
 from worker.settings import Settings, TenantSettings
 from worker.store.audit import AuditLog
-from worker.store.connections import Overrides
+from worker.store.connections import ConnectionRepository, Overrides
 from worker.store.engine import open_engine
 from worker.store.hints import HintRepository
 from worker.vault import AesVault, Purpose
@@ -61,6 +63,7 @@ class Base:
     catalogue: Catalogue
     celery: Any
     hints: CeleryHints
+    node: str
     audit: AuditLog
 
     def vault(self) -> AesVault:
@@ -68,6 +71,12 @@ class Base:
         return AesVault.from_source(
             self.settings.keyring, purposes=_PURPOSES[self.role], environment=os.environ
         )
+
+    def connections(self) -> ConnectionRepository:
+        """Connections with their secrets, or without where this role may not open those."""
+        may = Purpose.CONFIG in _PURPOSES[self.role]
+        vault = self.vault() if may else cast(Vault, _NoSecrets())
+        return ConnectionRepository(self.engine, vault, overrides=overrides_of(self.settings))
 
     def close(self) -> None:
         self.hints.close()
@@ -78,6 +87,7 @@ class Base:
 def open_base(settings: Settings, role: Role, *, celery: Any = None) -> Base:
     """Open everything that is opened lazily anyway; nothing is connected yet."""
     clock = SystemClock()
+    node = node_of(settings.data_dir)
     threads = _STORE_THREADS.get(role, 2)
     engine = open_engine(settings.database_url, pool_size=threads)
     catalogue = load_entries(settings)
@@ -91,7 +101,8 @@ def open_base(settings: Settings, role: Role, *, celery: Any = None) -> Base:
         catalogue=catalogue,
         celery=app,
         hints=CeleryHints(app, HintRepository(engine), now=clock.now, tick=settings.tick),
-        audit=AuditLog(settings.node),
+        node=node,
+        audit=AuditLog(node),
     )
 
 
@@ -136,7 +147,7 @@ def facts_of(name: str, tenant: TenantSettings) -> TenantFacts:
     )
 
 
-class NoSecrets:
+class _NoSecrets:
     """Stands in for the vault where connections are read for their names only (I17)."""
 
     def open_config(self, _sealed: bytes, *, scope: str) -> Secret:

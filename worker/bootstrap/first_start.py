@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.domain.errors import ConfigurationError
+from worker.journal import node_of
 from worker.settings import Settings
 from worker.store import migrate
 from worker.store.engine import open_engine
@@ -19,6 +20,7 @@ def first_start(settings: Settings) -> list[str]:
     server is never migrated unasked: several machines may share it.
     Raises: ConfigurationError with the command to run.
     """
+    node_of(settings.data_dir)  # before several processes ask for it at once
     return [*_keyring(settings), *_schema(settings), *_least_key()]
 
 

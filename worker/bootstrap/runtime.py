@@ -31,6 +31,10 @@ class Loop:
         """Run `work` beside everything else, for as long as the process lives."""
         asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call something quick on the loop's thread, without waiting; safe in a signal handler."""
+        self._loop.call_soon_threadsafe(call)
+
     def close(self) -> None:
         """Cancel what runs, and end the thread."""
         if self._thread.is_alive():

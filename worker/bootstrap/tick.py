@@ -66,6 +66,7 @@ class SelfSweep:
     clock: Clock
     offload: Offload
     every: timedelta
+    sweep: Callable[[], Awaitable[object]]  # what dead processes left, pauses others learnt of
     renew: Callable[[str], Awaitable[object]]
     events: Callable[[], Awaitable[object]]
     notices: Callable[[], Awaitable[object]]
@@ -83,6 +84,7 @@ class SelfSweep:
 
     async def once(self) -> int:
         """Do what nobody took; returns how many kinds of work that were."""
+        await self.sweep()
         since = self.clock.now() - 2 * self.every
         lines = await self.offload(self.schedule.due)
         left = sorted({line.provider for line in lines if line.since <= since})

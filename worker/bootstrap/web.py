@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any
 
 from fastapi import FastAPI
 
 from worker.api import build_app
 from worker.api.keys import KeyBook
-from worker.bootstrap.base import Base, NoSecrets, Role, facts_of, open_base, overrides_of
+from worker.bootstrap.base import Base, Role, facts_of, open_base
 from worker.bootstrap.health import Health
 from worker.domain.access import bootstrap_key
 from worker.domain.errors import WorkerError
-from worker.domain.ports import Vault
 from worker.domain.secret import Secret
 from worker.events import Intake, Spool
 from worker.handout import Explain, Handout
@@ -25,7 +24,6 @@ from worker.revocation import Requests, nature_from
 from worker.settings import Settings, TenantSettings
 from worker.store import outbox
 from worker.store.api_keys import ApiKeyRepository
-from worker.store.connections import ConnectionRepository
 from worker.store.handout import HandoutRepository
 from worker.store.inbox import InboxRepository
 from worker.store.tombstones import TombstoneRepository
@@ -41,10 +39,6 @@ def build_web(settings: Settings) -> FastAPI:
     doors = {name: doors_of(tenant) for name, tenant in settings.tenants.items()}
     health = Health(base.engine, clock=base.clock, offload=base.offload)
     grants = HandoutRepository(base.engine, base.audit)
-    # only names and options are looked at, so the vault behind it need not open anything
-    connections = ConnectionRepository(
-        base.engine, cast(Vault, NoSecrets()), overrides=overrides_of(settings)
-    )
     clock, offload = base.clock, base.offload
     return build_app(
         handout=Handout(
@@ -54,7 +48,7 @@ def build_web(settings: Settings) -> FastAPI:
         requests=Requests(
             grants=grants,
             tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
-            nature=nature_from(base.catalogue, connections),
+            nature=nature_from(base.catalogue, base.connections()),
             clock=clock,
             offload=offload,
         ),

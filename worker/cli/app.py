@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
-import click
 import typer
 
 from worker import __version__
 from worker.cli import run
-from worker.cli.output import EXIT_USAGE, err, exit_code, explain
+from worker.cli.output import err, exit_code, explain
 from worker.domain.errors import WorkerError
 
-app = typer.Typer(
-    name="evergrant",
-    help="Keeps the third-party tokens that Auth0 collects alive, and hands them out fresh.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_RUN: dict[str, Callable[..., None]] = {
+    "up": run.up,
+    "web": run.web,
+    "worker": run.worker,
+    "scheduler": run.scheduler,
+    "flower": run.flower,
+    "migrate": run.migrate,
+}
+# Imported when named, or all for `--help`: they bring the store, and `up` should stay small.
+_ELSEWHERE: dict[str, tuple[str, str]] = {
+    "demo": ("worker.cli.demo:demo", "Begin"),
+    "init": ("worker.cli.init:init", "Begin"),
+    "rehearsal": ("worker.cli.rehearsal:rehearsal", "Begin"),
+    "doctor": ("worker.cli.doctor:doctor", "Look"),
+    "status": ("worker.cli.status:status", "Look"),
+    "grants": ("worker.cli.grants:grants", "Look"),
+    "tokens": ("worker.cli.grants:tokens", "Look"),
+    "events": ("worker.cli.events:events", "Look"),
+    "actions": ("worker.cli.events:actions", "Look"),
+    "providers": ("worker.cli.providers:providers", "Look"),
+    "sync": ("worker.cli.sync:sync", "Work"),
+    "keys": ("worker.cli.keys:keys", "Keys"),
+    "api-keys": ("worker.cli.keys:api_keys", "Keys"),
+}
 
 
-@app.callback(invoke_without_command=True)
+def build(named: str | None = None) -> typer.Typer:
+    """The tree; with `named`, only as much of it as that command needs."""
+    app = typer.Typer(
+        name="evergrant",
+        help="Keeps the third-party tokens that Auth0 collects alive, and hands them out fresh.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name, command in _RUN.items():
+        app.command(name, rich_help_panel="Run")(command)
+    if named not in _RUN:
+        for name in [named] if named in _ELSEWHERE else _ELSEWHERE:
+            _add(app, name)
+    return app
+
+
+def _add(app: typer.Typer, name: str) -> None:
+    place, panel = _ELSEWHERE[name]
+    module, _, attribute = place.partition(":")
+    thing: Any = getattr(importlib.import_module(module), attribute)
+    if isinstance(thing, typer.Typer):
+        app.add_typer(thing, name=name, rich_help_panel=panel)
+    else:
+        app.command(name, rich_help_panel=panel)(thing)
+
+
 def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
     if version:
         typer.echo(f"evergrant {__version__}")
         raise typer.Exit
-
-
-for command in (run.up, run.web, run.worker, run.scheduler, run.flower, run.migrate):
-    app.command(rich_help_panel="Run")(command)
 
 
 def main() -> None:
@@ -40,19 +81,17 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command; returns the exit code. Never a traceback for what has a name."""
+    named = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        code = app(arguments, standalone_mode=False)
+        build(named)(arguments)
     except WorkerError as error:
         explain(error)
         return exit_code(error)
-    except click.UsageError as error:
-        error.show()
-        return EXIT_USAGE
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         err.print("stopped")
         return 130
     except BrokenPipeError:  # `evergrant … | head`
         return 0
-    return code if isinstance(code, int) else 0
+    except SystemExit as done:  # how typer ends, usage errors included
+        return done.code if isinstance(done.code, int) else int(bool(done.code))
+    return 0

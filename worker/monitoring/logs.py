@@ -56,6 +56,7 @@ def redacting(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """The structlog processor; stands last before the renderer, so nothing slips in behind it."""
+    event.pop("color_message", None)  # uvicorn's second copy of its message
     for key, value in list(event.items()):
         event[key] = _clean(key, value)
     return event
@@ -105,7 +106,8 @@ def _renderer(*, json: bool) -> Any:
 
 
 def _silence() -> None:
-    for name in ("httpx", "httpcore", "hpack", "urllib3"):  # they print URLs, queries and all
+    # the first four print URLs, queries and all; alembic lists its plugins at every start
+    for name in ("httpx", "httpcore", "hpack", "urllib3", "alembic.runtime.plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kombu", "amqp"):
         logger = logging.getLogger(name)

@@ -1,0 +1,105 @@
+"""The actions: the built-in ones, the operator's, and what both may do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from worker.actions import Action, Collaborators, Registry, bind, built_in
+from worker.bootstrap.base import Base
+from worker.domain.event import Event
+from worker.domain.ports import Notice, Pull
+from worker.revocation import UserErasure
+from worker.settings import Settings
+from worker.store import outbox
+from worker.store.connections import ConnectionRepository
+from worker.store.notices import NoticeRepository
+from worker.store.tenants import TenantRepository
+from worker.store.tombstones import TombstoneRepository
+from worker.vault import AesVault
+
+
+def bound_actions(settings: Settings) -> list[Action]:
+    """All of them. Raises: ConfigurationError naming the `[[actions]]` table that is wrong."""
+    own = [bind(**{**vars(table), "secrets": dict(table.secrets)}) for table in settings.actions]
+    return [*built_in(), *own]
+
+
+def registry_of(
+    base: Base, *, pull: Pull, vault: AesVault, connections: ConnectionRepository
+) -> Registry:
+    """What a worker process runs for each event."""
+    notices = NoticeRepository(base.engine)
+    tenants = TenantRepository(base.engine, vault)
+    erasure = UserErasure(
+        tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
+        clock=base.clock,
+        offload=base.offload,
+    )
+
+    async def forget(tenant: str, user_id: str) -> None:
+        if await erasure.erase(tenant, user_id):
+            base.hints.task("upkeep.revocations")
+
+    def tell(told: Sequence[Notice]) -> None:
+        notices.tell(told, now=base.clock.now())
+        base.hints.task("upkeep.outbox")
+
+    def brake(tenant: str, *, for_: timedelta) -> None:
+        tenants.block(tenant, base.clock.now() + for_)
+
+    def connection_name(tenant: str, connection_id: str) -> str | None:
+        found = connections.get_by_id(tenant, connection_id)
+        return found.name if found else None
+
+    return Registry(
+        bound_actions(base.settings),
+        collaborators=Collaborators(
+            pull=pull,
+            forget=forget,
+            tell=tell,
+            connection_name=connection_name,
+            brake=brake,
+            clock=base.clock,
+            offload=base.offload,
+        ),
+    )
+
+
+async def dry_run(base: Base, event: Event, *, only: str | None = None) -> dict[str, Any]:
+    """Run the operator's actions on `event`; what they ask of us is noted, not done."""
+    asked: list[str] = []
+
+    class Noted:
+        """Stands in for everything behind `api`."""
+
+        async def user(self, tenant: str, user_id: str, *, login: Event | None = None) -> None:
+            asked.append(f"pull_user {tenant} {user_id}")
+
+        async def connection(self, tenant: str, name: str) -> None:
+            asked.append(f"pull_connection {tenant} {name}")
+
+    async def forget(tenant: str, user_id: str) -> None:
+        asked.append(f"drop_user {tenant} {user_id}")
+
+    chosen = [
+        action
+        for action in bound_actions(base.settings)
+        if not action.built_in and only in (None, action.name)
+    ]
+    registry = Registry(
+        chosen,
+        collaborators=Collaborators(
+            pull=Noted(),
+            forget=forget,
+            tell=lambda notices: asked.extend(f"notify {one.kind}" for one in notices),
+            connection_name=lambda _tenant, _id: None,
+            brake=lambda tenant, *, for_: asked.append(f"brake {tenant} {for_}"),
+            clock=base.clock,
+            offload=base.offload,
+        ),
+    )
+    run = await registry.batch().run(event, {})
+    ran = [action.name for action in registry.bound(event)]
+    return {"ran": ran, "progress": run.progress, "asked": asked, "failed": run.failed}

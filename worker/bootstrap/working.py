@@ -1,0 +1,235 @@
+"""The worker process: everything it does, on one event loop, made on first use after any fork."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
+from typing import Any
+
+import httpx
+
+from worker.auth0 import open_client
+from worker.bootstrap.acting import registry_of
+from worker.bootstrap.base import Base, Role, open_base
+from worker.bootstrap.pulling import apis_of, puller_of
+from worker.bootstrap.renewing import engine_of
+from worker.bootstrap.runtime import Loop
+from worker.bootstrap.schedule import StoreSchedule
+from worker.bootstrap.tick import SelfSweep
+from worker.bootstrap.web import intake_of
+from worker.events import Intake, Processor
+from worker.events.inlet import QueueInlet
+from worker.monitoring.logs import logger
+from worker.notices import ActionSink, Dispatcher, ExchangeSink, WebhookSink
+from worker.providers import HttpTokenEndpoint
+from worker.queue.consumer import EXCHANGE, NoticePublisher
+from worker.revocation import Revoker
+from worker.settings import Settings
+from worker.store import outbox
+from worker.store.dead_messages import DeadMessageRepository
+from worker.store.inbox import InboxRepository
+from worker.store.notices import NoticeRepository
+from worker.store.tombstones import TombstoneRepository
+
+_log = logger(__name__)
+
+Counts = Mapping[str, int]
+Job = Callable[[], Coroutine[Any, Any, Counts]]
+
+# Upkeep jobs and how often the scheduler hints at each; None: when the tick finds something due.
+JOBS: Mapping[str, timedelta | None] = {
+    "outbox": None,
+    "sweep": timedelta(seconds=30),
+    "replay": timedelta(seconds=30),
+    "revocations": timedelta(seconds=10),
+    "purge": timedelta(hours=1),
+}
+_KEEP = timedelta(days=14)  # events and notices that are done with
+_KEEP_DEAD = timedelta(days=90)
+
+
+class Worker:
+    """Meets `worker.tasks.shells.Work`. Its methods block; Celery's threads call them."""
+
+    def __init__(self, settings: Settings, *, celery: Any = None) -> None:
+        self._base = open_base(settings, Role.WORKER, celery=celery)
+        self._loop = Loop("exchanges")
+        self._parts = self._loop.call(_assembled(self._base))
+        self.inlet = self._parts.inlet
+
+    def start(self) -> None:
+        """Watch the schedule ourselves, whatever becomes of broker and scheduler."""
+        self._loop.start(self._parts.watch.run())
+
+    def begun(self, task: str) -> None:
+        self._base.hints.begun(task)
+
+    def renew(self, provider: str) -> Counts:
+        return self._loop.call(self._parts.renew(provider))
+
+    def events(self) -> Counts:
+        return self._loop.call(self._parts.events())
+
+    def upkeep(self, job: str) -> Counts:
+        return self._loop.call(self._parts.jobs[job]())
+
+    def stop_claiming(self) -> None:
+        """Begin nothing more; exchanges under way go on to their end (C5)."""
+        self._loop.soon(self._parts.stop)
+
+    def close(self) -> None:
+        """After the last task has ended."""
+        self._loop.call(self._parts.close())
+        self._loop.close()
+        self._base.close()
+
+
+class _Parts:
+    """The collaborators, made on the loop's thread."""
+
+    def __init__(self, base: Base, http: httpx.AsyncClient) -> None:
+        self._base, self._http = base, http
+        self._budget = base.settings.batch_seconds
+        self._draining: dict[str, bool] = {}
+        self._stopped: asyncio.Future[None] | None = None
+        self._vault, self._connections = base.vault(), base.connections()
+        self._endpoint = HttpTokenEndpoint(allow_loopback=base.settings.allow_loopback)
+        self._puller = puller_of(
+            base, apis_of(base, http, self._vault), self._vault, self._connections
+        )
+        self._engine = engine_of(
+            base,
+            vault=self._vault,
+            connections=self._connections,
+            endpoint=self._endpoint,
+            pull=self._puller,
+        )
+        self._inbox = InboxRepository(base.engine)
+        self._notices = NoticeRepository(base.engine)
+        self._dead = DeadMessageRepository(base.engine)
+        self._publisher = NoticePublisher(base.celery.connection_for_write)
+        self._registry = registry_of(
+            base, pull=self._puller, vault=self._vault, connections=self._connections
+        )
+        self._processor = Processor(
+            inbox=self._inbox, actions=self._registry, clock=base.clock, offload=base.offload
+        )
+        intake = intake_of(base)
+        self.inlet = QueueInlet(intake, tenants=base.settings.tenants, bury=self._bury)
+        self._dispatcher = self._dispatching(intake)
+        self._revoker = self._revoking()
+        self.watch = self._watching()
+        self.jobs: Mapping[str, Job] = {
+            "outbox": self.notices,
+            "sweep": self._engine.sweep,
+            "replay": self._replayed,
+            "revocations": self._revoked,
+            "purge": self._purged,
+        }
+
+    async def renew(self, provider: str) -> Counts:
+        """One drain per provider and process; a hint that comes meanwhile makes it go round."""
+        if provider in self._draining:
+            self._draining[provider] = True
+            return {"joined": 1}
+        counts: dict[str, int] = {}
+        try:
+            again = True
+            while again:
+                self._draining[provider] = False
+                done = await self._engine.drain(provider, budget_seconds=self._budget)
+                for name, count in done.items():
+                    counts[name] = counts.get(name, 0) + count
+                again = self._draining[provider]
+        finally:
+            self._draining.pop(provider, None)
+        return counts
+
+    async def events(self) -> Counts:
+        return await self._processor.process(budget_seconds=self._budget)
+
+    async def notices(self) -> Counts:
+        return await self._dispatcher.dispatch(budget_seconds=self._budget)
+
+    def stop(self) -> None:
+        self._processor.stop()
+        if self._stopped is None:
+            self._stopped = asyncio.ensure_future(self._engine.stop())
+
+    async def close(self) -> None:
+        self.stop()
+        if self._stopped is not None:
+            await self._stopped
+        await self._endpoint.close()
+        await self._http.aclose()
+        self._publisher.close()
+
+    async def _replayed(self) -> Counts:
+        return {"dead_processes": await self._engine.replay()}
+
+    async def _revoked(self) -> Counts:
+        return await self._revoker.drain(budget_seconds=self._budget)
+
+    async def _purged(self) -> Counts:
+        now, offload = self._base.clock.now(), self._base.offload
+        return {
+            "events": await offload(self._inbox.purge, before=now - _KEEP),
+            "notices": await offload(self._notices.purge, before=now - _KEEP),
+            "dead_messages": await offload(self._dead.drop_before, now - _KEEP_DEAD),
+        }
+
+    def _bury(self, why: str, body: bytes) -> None:
+        self._dead.add(EXCHANGE, why=why, body=body, now=self._base.clock.now())
+
+    def _dispatching(self, intake: Intake) -> Dispatcher:
+        base = self._base
+        webhooks = [
+            WebhookSink(
+                told.url,
+                told.secret,
+                http=self._http,
+                clock=base.clock,
+                kinds=told.kinds,
+                tenants=told.tenants,
+            )
+            for told in base.settings.notices
+        ]
+        bound = self._registry.bound
+        actions = ActionSink(intake.accept, lambda event: bool(bound(event)), base.offload)
+        exchange = ExchangeSink(self._publisher, base.offload)
+        return Dispatcher(
+            outbox=self._notices,
+            sinks=[exchange, actions, *webhooks],
+            clock=base.clock,
+            offload=base.offload,
+        )
+
+    def _revoking(self) -> Revoker:
+        base = self._base
+        return Revoker(
+            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
+            connections=self._connections,
+            catalogue=base.catalogue,
+            endpoint=self._endpoint,
+            vault=self._vault,
+            clock=base.clock,
+            offload=base.offload,
+        )
+
+    def _watching(self) -> SelfSweep:
+        base = self._base
+        return SelfSweep(
+            schedule=StoreSchedule(base.engine, base.clock),
+            clock=base.clock,
+            offload=base.offload,
+            every=max(base.settings.tick, timedelta(seconds=1)),
+            sweep=self._engine.sweep,
+            renew=self.renew,
+            events=self.events,
+            notices=self.notices,
+        )
+
+
+async def _assembled(base: Base) -> _Parts:
+    return _Parts(base, open_client())

@@ -1,0 +1,219 @@
+"""`evergrant grants …` and `evergrant tokens …`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from worker.api.answers import explanation, token_answer
+from worker.bootstrap.base import Base
+from worker.cli import context
+from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print_json, print_table
+from worker.domain.forward import Push
+from worker.domain.held import Ask, HeldGrant
+from worker.handout import Explain, Handout
+from worker.revocation import Requests, nature_from
+from worker.store import outbox
+from worker.store.handout import HandoutRepository
+from worker.store.listing import GrantLine, list_grants
+from worker.store.tombstones import TombstoneRepository
+
+grants = typer.Typer(help="What we hold: list, explain, renew, revoke.", no_args_is_help=True)
+tokens = typer.Typer(help="Access tokens, as an app gets them.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help="A grant's id; `evergrant grants list` shows them.")]
+
+
+@grants.command("list")
+def list_(
+    *,
+    tenant: Tenant = None,
+    connection: Annotated[str | None, typer.Option(help="Name of the connection.")] = None,
+    user: Annotated[str | None, typer.Option(help="Auth0's user id.")] = None,
+    state: Annotated[str | None, typer.Option(help="active, needs_reauth, …")] = None,
+    provider: Annotated[str | None, typer.Option(help="Catalogue entry.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
+    as_json: Json = False,
+) -> None:
+    """Grants, one a line; never a token.
+
+    Example: evergrant grants list --state needs_reauth
+    """
+    with context.opened() as base:
+        found = list_grants(
+            base.engine,
+            limit=limit,
+            tenant=tenant,
+            connection=connection,
+            user_id=user,
+            state=state,
+            provider=provider,
+        )
+    if as_json:
+        print_json([asdict(line) for line in found])
+        return
+    columns = ["id", "connection", "user", "state", "expires", "next_renewal", "note"]
+    print_table([_row(line) for line in found], columns, empty="no grants")
+
+
+def _row(line: GrantLine) -> dict[str, Any]:
+    return {
+        "id": line.id,
+        "connection": line.connection,
+        "user": line.user_id or line.part,
+        "state": line.state,
+        "expires": line.expires_at,
+        "next_renewal": line.due_at,
+        "note": line.reason or (f"{line.failures}× {line.last_error}" if line.failures else ""),
+    }
+
+
+@grants.command()
+def explain(grant_id: Id, as_json: Json = False) -> None:
+    """State, why, what happens next and when, and the history of one grant."""
+
+    async def ask(base: Base) -> dict[str, Any]:
+        held = context.grant_of(base, grant_id)
+        repository = HandoutRepository(base.engine, base.audit)
+        explain = Explain(grants=repository, clock=base.clock, offload=base.offload)
+        told = await explain.grant(context.master_key(), held.key.tenant, held.id)
+        return dict(explanation(told))
+
+    told = context.run(ask)
+    if as_json:
+        print_json(told)
+        return
+    history = told.pop("timeline")
+    print_facts(told)
+    out.print()
+    print_table(history, ["at", "actor", "verb", "detail"], empty="no history")
+
+
+@grants.command()
+def renew(
+    grant_id: Id,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for it; 0: do not.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Make a grant due now. A worker renews it, unless the hour's renewals are used up."""
+    with context.opened() as base:
+        held = context.grant_of(base, grant_id)
+        repository = HandoutRepository(base.engine, base.audit)
+        actor = context.operator()
+        forward = repository.bring_forward(held.id, base.clock.now(), actor=actor)
+        if forward.push is Push.DUE:
+            base.hints.renew(held.provider)
+            after = _watch(repository, held, wait)
+        else:
+            after = held
+    answer = {
+        "grant": held.id,
+        "asked": forward.push,
+        "retry_at": forward.retry_at,
+        "renewed": after.generation > held.generation,
+        "generation": after.generation,
+        "state": after.state,
+        "last_error": after.last_error,
+    }
+    print_json(answer) if as_json else print_facts(answer)
+    if wait and not answer["renewed"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _watch(repository: HandoutRepository, before: HeldGrant, seconds: float) -> HeldGrant:
+    until, now = time.monotonic() + seconds, before
+    while time.monotonic() < until and now.generation == before.generation:
+        time.sleep(0.1)
+        now = repository.by_id(before.id) or now
+        if now.failures > before.failures:
+            break
+    return now
+
+
+@grants.command()
+def revoke(
+    grant_id: Id,
+    wide: Annotated[
+        bool, typer.Option(help="Agree that the provider ends the user's other grants too.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Give a grant up: nothing is served any more, a worker revokes it at the provider."""
+
+    async def ask(base: Base) -> dict[str, Any]:
+        held = context.grant_of(base, grant_id)
+        repository = HandoutRepository(base.engine, base.audit)
+        requests = Requests(
+            grants=repository,
+            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
+            nature=nature_from(base.catalogue, base.connections()),
+            clock=base.clock,
+            offload=base.offload,
+        )
+        begun = await requests.revoke(context.master_key(), _ask_for(held), wide=wide)
+        base.hints.task("upkeep.revocations")
+        return asdict(begun)
+
+    if not (yes or as_json):
+        typer.confirm("The user has to log in again afterwards. Revoke?", abort=True)
+    answer = context.run(ask)
+    print_json(answer) if as_json else print_facts(answer)
+
+
+def _ask_for(held: HeldGrant, **more: Any) -> Ask:
+    key = held.key
+    identity = key.identity_user_id if held.user_id else None
+    return Ask(
+        tenant=key.tenant,
+        connection=key.connection,
+        user_id=held.user_id,
+        identity=identity,
+        **more,
+    )
+
+
+@tokens.command("get")
+def get(
+    user: Annotated[str, typer.Argument(help='Auth0\'s user id; "admin" for the admin token.')],
+    connection: Annotated[str, typer.Argument(help="Name of the connection.")],
+    *,
+    tenant: Tenant = None,
+    identity: Annotated[str | None, typer.Option(help="Where the user has several.")] = None,
+    min_ttl: Annotated[int | None, typer.Option(help="Seconds it must live.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the token itself.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A fresh access token. Without --show everything but the token is printed.
+
+    Example: evergrant tokens get 'google-oauth2|1077' google-oauth2 --show
+    """
+
+    async def read(base: Base) -> dict[str, Any]:
+        handout = Handout(
+            grants=HandoutRepository(base.engine, base.audit),
+            vault=base.vault(),
+            hints=base.hints,
+            clock=base.clock,
+            offload=base.offload,
+        )
+        ask = Ask(
+            tenant=context.tenant_of(base, tenant),
+            connection=connection,
+            user_id=None if user == "admin" else user,
+            identity=identity,
+            min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl),
+        )
+        return dict(token_answer(await handout.token(context.master_key(), ask)))
+
+    answer = context.run(read)
+    if not show:
+        answer["access_token"] = "(hidden; --show prints it)"
+    if show and not as_json:
+        out.print(answer["access_token"], markup=False)
+        return
+    print_json(answer) if as_json else print_facts(answer)

@@ -1,0 +1,109 @@
+"""`evergrant init`: a configuration, a keyring, secrets, and what to do at Auth0."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker.cli.output import Json, out, print_json
+from worker.domain.errors import ConfigurationError
+from worker.vault import Keyring
+
+SCOPES = "read:users read:user_idp_tokens read:connections read:connections_options read:logs"
+
+
+def init(
+    *,
+    domain: Annotated[str | None, typer.Option(help="acme.eu.auth0.com; asked if missing.")] = None,
+    client_id: Annotated[str | None, typer.Option(help="Of the M2M application.")] = None,
+    client_secret: Annotated[
+        str | None, typer.Option(help="Asked if missing: better not in your shell's history.")
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="What to call the tenant here.")] = "default",
+    public_url: Annotated[str, typer.Option(help="Where Auth0 reaches this machine.")] = "",
+    directory: Annotated[Path, typer.Option(help="Where to write.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write evergrant.toml, .env and a keyring; print the steps at Auth0. Overwrites nothing.
+
+    Example: evergrant init --domain acme.eu.auth0.com --public-url https://tokens.acme.example
+    """
+    files = [directory / name for name in ("evergrant.toml", ".env", ".evergrant/keyring.json")]
+    if there := [str(file) for file in files if file.exists()]:
+        raise ConfigurationError(f"{', '.join(there)} exists; nothing was changed")
+    domain = domain or typer.prompt("Auth0 domain (acme.eu.auth0.com)")
+    client_id = client_id or typer.prompt("Client ID of the machine-to-machine application")
+    client_secret = client_secret or typer.prompt("Its client secret", hide_input=True)
+    ours = {
+        "EVERGRANT_LOGS_AUTHORIZATION": f"Bearer {secrets.token_urlsafe(32)}",
+        "EVERGRANT_EVENTS_BEARER": secrets.token_urlsafe(32),
+        "EVERGRANT_ACTIONS_SECRET": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
+    }
+    config, env, keyring = files
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(config, _toml(tenant, domain, client_id))
+    _write(env, _env({"AUTH0_CLIENT_SECRET": client_secret, **ours}))
+    keyring.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    Keyring.create(keyring)
+    hooks = f"{public_url or 'https://<this machine>'}/hooks/auth0/{tenant}"
+    if as_json:
+        print_json({"files": [str(file) for file in files], "hooks": hooks, "scopes": SCOPES})
+        return
+    out.print(_steps(hooks, files), markup=False)
+
+
+def _write(path: Path, text: str) -> None:
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(text, encoding="utf-8")
+
+
+def _toml(tenant: str, domain: str, client_id: str) -> str:
+    return f"""\
+# Evergrant. All settings: docs/operating.md. Values "env:NAME" and "file:PATH" are read from there.
+
+[tenants.{tenant}]
+domain = "{domain}"
+client_id = "{client_id}"
+client_secret = "env:AUTH0_CLIENT_SECRET"
+logs_authorization = "env:EVERGRANT_LOGS_AUTHORIZATION"
+events_bearer = "env:EVERGRANT_EVENTS_BEARER"
+actions_secret = "env:EVERGRANT_ACTIONS_SECRET"
+# plan = "enterprise"   # your Auth0 plan, for its rate limits; the free one is assumed
+
+# What Auth0 does not know of a connection, and anything of the catalogue, can be set:
+# [tenants.{tenant}.connections.my-oauth2-connection]
+# required_scopes = ["files.read"]
+"""
+
+
+def _env(values: dict[str, str]) -> str:
+    return "".join(f'{name}="{value}"\n' for name, value in values.items())
+
+
+def _steps(hooks: str, files: list[Path]) -> str:
+    return f"""\
+wrote {", ".join(str(file) for file in files)}
+Back the keyring up: without it no stored token opens. Keep .env out of version control.
+
+At Auth0 (https://manage.auth0.com):
+ 1. Applications → your machine-to-machine application → APIs → Auth0 Management API: grant
+      {SCOPES}
+ 2. Monitoring → Streams → Create Stream → Custom Webhook
+      Payload URL   {hooks}/logs
+      Authorization the value of EVERGRANT_LOGS_AUTHORIZATION in .env
+      Format        JSON Lines;  Filter: all
+ 3. Where your plan has Event Streams: Event Streams → Webhook, types user.* and connection.*
+      Endpoint      {hooks}/events
+      Bearer token  the value of EVERGRANT_EVENTS_BEARER in .env
+ 4. For tokens within seconds of a login, a post-login Action (docs/auth0.md has it whole)
+      Secrets       EVERGRANT_URL = {hooks}/actions
+                    EVERGRANT_SECRET = the value of EVERGRANT_ACTIONS_SECRET in .env
+ 5. Connections that should be renewed must ask for a refresh token: `evergrant doctor` says which
+    do not, and what to change.
+
+Then: evergrant up · evergrant sync users · evergrant api-keys create my-app
+"""

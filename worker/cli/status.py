@@ -1,0 +1,50 @@
+"""`evergrant status`: how things stand, in one screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worker.bootstrap.health import status as read_status
+from worker.cli import context
+from worker.cli.output import Json, out, print_json, print_table
+from worker.store.overview import Overview
+
+
+def status(as_json: Json = False) -> None:
+    """Grants per provider, what waits, what is stopped. Reads the store, so it works with
+    everything else down.
+    """
+    with context.opened() as base:
+        now = base.clock.now()
+        overview = Overview(base.engine)
+        told = read_status(overview, now)
+        lines = overview.providers(now)
+    if as_json:
+        print_json(told)
+        return
+    rows = [
+        {
+            "provider": line.provider,
+            "grants": line.grants,
+            "valid": line.valid,
+            "need_login": line.needs_reauth,
+            "not_renewable": line.unrenewable,
+            "overdue": line.overdue,
+            "next_renewal": line.next_due,
+        }
+        for line in lines
+    ]
+    columns = ["provider", "grants", "valid", "need_login", "not_renewable", "overdue"]
+    print_table(rows, [*columns, "next_renewal"], empty="no grants yet: nobody has logged in")
+    _waiting("events", told["inbox"])
+    _waiting("notices", told["outbox"])
+    for one in told["stopped_connections"]:
+        out.print(f"[red]stopped[/] {one['tenant']}/{one['connection']}: {one['why']}")
+    for one in told["blocked_hosts"]:
+        out.print(f"[yellow]waiting[/] {one['host']} until {one['until']}: {one['why']}")
+
+
+def _waiting(what: str, queue: dict[str, Any]) -> None:
+    failed = f", {queue['failed']} failed (`evergrant events failed`)" if queue["failed"] else ""
+    if queue["waiting"] or failed:
+        out.print(f"{what}: {queue['waiting']} wait{failed}")
