@@ -1,0 +1,283 @@
+"""Backfill, reconcile, the log poll, and users who are gone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.auth0.fakes import in_place
+from tests.clock import T0
+from tests.sync.world import ROSA, World, identity
+from worker.auth0 import Priority
+from worker.domain.errors import ConfigurationError, PermanentError
+from worker.sync import Backfill, Departures, LogPoll, Reconcile
+from worker.sync.backfill import FileCheckpoint
+
+
+@pytest.fixture
+def world(sqlite_engine, vault) -> World:
+    return World(sqlite_engine, vault)
+
+
+class Search:
+    """Auth0's user search: sorted by creation, a thousand hits of a query at most."""
+
+    def __init__(self, world: World, users: list[tuple[str, str]]) -> None:
+        self.users, self.asked = users, 0
+        handle = world.auth0._handle
+        world.api._http = httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda r: self.answer(r) or handle(r))
+        )
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        if request.url.path != "/api/v2/users":
+            return None
+        self.asked += 1
+        query, page = request.url.params["q"], int(request.url.params["page"])
+        if page >= 10:  # as Auth0 does past the thousandth hit
+            return httpx.Response(400, json={"errorCode": "invalid_paging"})
+        hits = [
+            {"user_id": u, "created_at": at} for u, at in self.users if self.matches(u, at, query)
+        ]
+        return httpx.Response(200, json=hits[page * 100 : page * 100 + 100])
+
+    @staticmethod
+    def matches(user_id: str, at: str, query: str) -> bool:
+        if query.startswith("identities.user_id:"):
+            return user_id in ("auth0|primary",)
+        return at >= query.removeprefix("created_at:[").partition(" TO")[0]
+
+
+class Reader:
+    """A puller that only notes whom it was asked for."""
+
+    def __init__(self) -> None:
+        self.users: list[str] = []
+
+    async def user(self, tenant: str, user_id: str, *, priority: Priority) -> None:
+        assert priority is Priority.BACKFILL
+        self.users.append(user_id)
+
+
+def crowd(count: int, *, at_once: int = 3) -> list[tuple[str, str]]:
+    """Users in the order of their creation, some in the very same moment."""
+    moments = (T0 + timedelta(seconds=number // at_once) for number in range(count))
+    return [(f"auth0|{n}", at.strftime("%FT%T.000Z")) for n, at in enumerate(moments)]
+
+
+def backfill(world: World, reader: Any = None) -> Backfill:
+    return Backfill(world.api, reader or world.puller, clock=world.clock)
+
+
+async def test_every_user_is_found_although_a_search_shows_a_thousand(world):
+    users = crowd(2_345)
+    Search(world, users)
+    reader, seen = Reader(), []
+    progress = await backfill(world, reader).users(report=lambda p: seen.append(p.done))
+    assert progress.done == 2_345
+    assert sorted(reader.users) == sorted(user_id for user_id, _ in users)
+    assert seen == sorted(seen)
+    assert len(seen) > 20
+
+
+async def test_a_backfill_that_was_stopped_goes_on_where_it_was(world, tmp_path):
+    Search(world, crowd(450))
+    checkpoint, reader = FileCheckpoint(tmp_path / "sync.json"), Reader()
+
+    def stop(progress: Any) -> None:
+        if progress.done == 300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await backfill(world, reader).users(checkpoint=checkpoint, report=stop)
+    progress = await backfill(world, reader).users(checkpoint=checkpoint)
+    assert 150 <= progress.done <= 250  # one page is read twice, none is left out
+    assert len(set(reader.users)) == 450
+
+
+async def test_a_list_of_ids_is_resumed_by_its_place(world, tmp_path):
+    ids = [user_id for user_id, _ in crowd(250)]
+    checkpoint, reader = FileCheckpoint(tmp_path / "sync.json"), Reader()
+    checkpoint.save({"done": 200})
+    progress = await backfill(world, reader).users(ids, checkpoint=checkpoint)
+    assert (progress.done, progress.total) == (50, 250)
+    assert reader.users == ids[200:]
+
+
+async def test_a_thousand_users_of_one_moment_ask_for_a_list(world):
+    Search(world, crowd(1_100, at_once=2_000))
+    with pytest.raises(PermanentError, match="list of ids"):
+        await backfill(world, Reader()).users()
+
+
+async def test_single_failures_do_not_stop_a_backfill(world):
+    world.user(identity())
+    world.auth0.on("/users/broken%7C1", (500, {}))
+    progress = await backfill(world).users([ROSA, "broken|1", "nobody|1"])
+    assert (progress.done, progress.gone, progress.failed) == (1, 1, ("broken|1",))
+
+
+async def test_a_missing_scope_does(world):
+    world.auth0.on("/users/google-oauth2%7C1", (403, {"errorCode": "insufficient_scope"}))
+    with pytest.raises(ConfigurationError):
+        await backfill(world).users([ROSA])
+
+
+async def test_a_backfill_draws_last_from_the_budget(world):
+    world.user(identity())
+    await backfill(world).users([ROSA])
+    user_read = next(taken for taken in world.shared.taken if taken["reserve"])
+    assert user_read["reserve"] > 0
+
+
+async def test_all_connections_are_read_and_lost_ones_noted(world):
+    github = {"id": "con_gh", "name": "github", "strategy": "github", "options": {"client_id": "x"}}
+    await world.puller.connection("acme", "google-oauth2")
+    world.connection(github)
+    world.auth0.on("/connections", (200, {"connections": [github]}), (200, [github]))
+    world.auth0.on("/connections/con_google", (404, {}))
+    progress = await backfill(world).connections(known=["google-oauth2"])
+    assert (progress.done, progress.gone) == (1, 1)
+    assert [config.name for config in world.connections.all("acme")] == ["github"]
+
+
+# ------------------------------------------------------------------ reconcile
+
+
+async def test_a_reconcile_finds_what_no_event_told(world):
+    world.user(identity())
+    await world.pull()
+    world.user(identity("rt-b", user_id="2"), user_id="google-oauth2|2")
+    await world.pull("google-oauth2|2")
+    world.user(identity("rt-1", "at-1"), logins=2)
+    world.no_user("google-oauth2|2")
+    found = await reconcile(world).run()
+    assert (found.read, found.newer_upstream, found.orphaned_here) == (2, 1, 1)
+    assert found.next_user is None
+    assert world.tokens() == ("rt-1", "at-1")
+
+
+async def test_a_reconcile_keeps_to_its_share_and_goes_on_later(world):
+    for number in range(5):
+        user_id = f"google-oauth2|{number}"
+        world.user(identity(f"rt-{number}", user_id=str(number)), user_id=user_id)
+        await world.pull(user_id)
+    began = world.clock.monotonic()
+    first = await reconcile(world).run(seconds=1.5)
+    assert first.next_user is not None
+    assert first.read / (world.clock.monotonic() - began) <= 16 * 0.6 * 0.2 * 1.5
+    second = await reconcile(world).run(after=first.next_user)
+    assert first.read + second.read == 5
+
+
+def reconcile(world: World) -> Reconcile:
+    return Reconcile(world.api, world.puller, world.findings, clock=world.clock, offload=in_place)
+
+
+# ------------------------------------------------------------------ the log
+
+
+class Fed:
+    def __init__(self, fails: int = 0) -> None:
+        self.ids: list[str] = []
+        self.fails = fails
+
+    async def __call__(self, tenant: str, records: Any) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise RuntimeError("the store is away")
+        self.ids += [record["log_id"] for record in records]
+
+
+def poll(world: World, fed: Fed) -> LogPoll:
+    return LogPoll({"acme": world.api}, world.shared, feed=fed, offload=in_place)
+
+
+def page(*ids: str) -> tuple[int, list[dict[str, str]]]:
+    return 200, [{"log_id": log_id, "type": "s"} for log_id in ids]
+
+
+async def test_the_log_is_followed_from_where_it_was_first_seen(world):
+    world.auth0.on("/logs", page("7"), page("8", "9"), page())
+    fed = Fed()
+    assert await poll(world, fed).once("acme") == 0
+    assert await poll(world, fed).once("acme") == 2
+    assert fed.ids == ["8", "9"]
+    assert world.shared.log_id == "9"
+
+
+async def test_the_checkpoint_moves_only_after_the_records_are_safe(world):
+    world.shared.log_id = "7"
+    world.auth0.on("/logs", page("8"), page("8"), page())
+    fed = Fed(fails=1)
+    with pytest.raises(RuntimeError):
+        await poll(world, fed).once("acme")
+    assert world.shared.log_id == "7"
+    assert await poll(world, fed).once("acme") == 1
+
+
+async def test_a_checkpoint_older_than_the_retention_begins_anew(world):
+    world.shared.log_id = "1"
+    world.auth0.on("/logs", (400, {"errorCode": "invalid_query_string"}), page("99"), page())
+    await poll(world, Fed()).once("acme")
+    assert world.shared.log_id == "99"
+
+
+async def test_a_missing_log_scope_is_said(world):
+    world.shared.log_id = "1"
+    world.auth0.on("/logs", (403, {"errorCode": "insufficient_scope"}))
+    with pytest.raises(ConfigurationError):
+        await poll(world, Fed()).once("acme")
+
+
+# ------------------------------------------------------------------ gone, or elsewhere
+
+
+async def test_linking_a_user_away_does_not_end_his_grants(world):
+    world.user(identity())
+    await world.pull()
+    Search(world, [("auth0|primary", "2026"), (ROSA, "2026")])
+    world.user(identity(), user_id="auth0|primary", logins=3)
+    world.no_user()
+    buried = Buried(world)
+    await departures(world, buried)("acme", ROSA)
+    assert world.grant().user_id == "auth0|primary"
+    assert buried.keys == []
+
+
+async def test_a_deleted_users_grants_end(world):
+    world.user(identity())
+    await world.pull()
+    Search(world, [])
+    buried = Buried(world)
+    await departures(world, buried)("acme", ROSA)
+    assert buried.keys == ["1"]
+
+
+async def test_a_search_that_auth0_refuses_does_not_keep_a_deleted_user(world):
+    world.user(identity())
+    await world.pull()
+    world.auth0.on("/users", (400, {"errorCode": "invalid_query_string"}))
+    buried = Buried(world)
+    await departures(world, buried)("acme", ROSA)
+    assert buried.keys == ["1"]
+
+
+class Buried:
+    """What a tombstone would end: the grants that still point at the user."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.keys = world, []
+
+    async def __call__(self, tenant: str, user_id: str) -> None:
+        self.keys += [key.identity_user_id for key in self.world.findings.of_user(tenant, user_id)]
+
+
+def departures(world: World, buried: Buried) -> Departures:
+    return Departures(
+        {"acme": world.api}, findings=world.findings, pull=world.puller, bury=buried,
+        offload=in_place,
+    )  # fmt: skip
