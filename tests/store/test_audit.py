@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from worker.domain.grant import GrantId
 from worker.domain.ports import AuditRecord
 from worker.store.anchors import Anchors
 from worker.store.audit import AuditLog, entry_hash, verify
-from worker.store.engine import reading, writing
+from worker.store.engine import open_engine, reading, writing
 from worker.store.tables import AuditRow
 from worker.vault import AesVault, Keyring
 
@@ -230,8 +230,6 @@ class TestAnchors:
 def anchored(
     _migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[bytes, AesVault, Path]:
-    from worker.store.engine import open_engine
-
     vault = AesVault(Keyring.generate())
     path = tmp_path_factory.mktemp("anchored")
     (path / "evergrant.db").write_bytes(_migrated_sqlite.read_bytes())
@@ -242,6 +240,44 @@ def anchored(
         anchors.note(engine, T0)
     engine.dispose()
     return (path / "anchors").read_bytes(), vault, path / "edited"
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+EDITS = st.one_of(
+    st.tuples(st.sampled_from(["actor", "verb", "tenant"]), texts),
+    st.tuples(st.just("detail"), st.dictionaries(texts, st.integers(0, 9) | texts, max_size=2)),
+    st.tuples(st.just("hash"), st.binary(max_size=40)),
+    st.tuples(st.just("grant_id"), st.none() | st.uuids()),
+    st.tuples(st.just("at"), st.integers(-(10**9), 10**9).map(lambda s: T0 + timedelta(seconds=s))),
+)
+
+
+@settings(deadline=None)
+@given(seq=st.integers(1, 6), edit=EDITS)
+def test_whatever_is_written_over_an_entry_shows(
+    audited: Engine, seq: int, edit: tuple[str, object]
+) -> None:
+    column, value = edit
+    table = AuditRow.__table__
+    this = table.c.seq == seq
+    with writing(audited) as connection:
+        before = connection.execute(select(table.c[column]).where(this)).scalar_one()
+        connection.execute(update(AuditRow).where(this).values({column: value}))
+    try:
+        assert bool(verify(audited)) == (before != value)
+    finally:
+        with writing(audited) as connection:
+            connection.execute(update(AuditRow).where(this).values({column: before}))
+
+
+@pytest.fixture(scope="module")
+def audited(_migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    path = tmp_path_factory.mktemp("audited") / "evergrant.db"
+    path.write_bytes(_migrated_sqlite.read_bytes())
+    engine = open_engine(f"sqlite:///{path}")
+    written(engine)
+    yield engine
+    engine.dispose()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

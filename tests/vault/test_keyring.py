@@ -71,6 +71,20 @@ def test_a_damaged_key_is_found_when_it_is_read(path: Path, part: str) -> None:
         Keyring.from_json(json.dumps(document).encode())
 
 
+def test_no_flipped_bit_of_the_file_makes_another_key(path: Path) -> None:
+    """Refused, or harmless: white space and dates."""
+    content, whole = path.read_bytes(), Keyring.load(path)
+    for place in range(len(content)):
+        changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        try:
+            loaded = Keyring.from_json(changed)
+        except ConfigurationError:
+            continue
+        assert [(key.id, key.purpose, key.state, key.material) for key in loaded.keys] == [
+            (key.id, key.purpose, key.state, key.material) for key in whole.keys
+        ]
+
+
 def test_an_error_shows_no_key(path: Path) -> None:
     document = json.loads(path.read_bytes())
     document["keys"][0]["key"] = document["keys"][1]["key"]
