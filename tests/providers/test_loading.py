@@ -15,13 +15,15 @@ from worker.providers import load_catalogue, loading
 from worker.providers.schema import catalogue_schema
 
 # Auth0's strategies that issue OAuth tokens or at least exist (SDK 6.8.0), and yammer of old.
-STRATEGIES = """ad adfs amazon apple auth0 auth0-oidc asana atlassian baidu bitbucket bitly box
+_STRATEGIES = """ad adfs amazon apple auth0 auth0-oidc asana atlassian baidu bitbucket bitly box
 cloudflare-mcp custom daccount dropbox dwolla email evernote evernote-sandbox exact facebook fitbit
 github gitlab google-apps google-oauth2 hubspot-mcp instagram ip line linear-mcp linkedin notion-mcp
 oauth1 oauth2 office365 oidc okta paypal paypal-sandbox pingfederate planningcenter salesforce
-salesforce-community salesforce-sandbox samlp sentry-mcp sharepoint shop shopify slack sms soundcloud
-thirtysevensignals twitter untappd untapped vkontakte waad weibo windowslive wordpress yahoo yandex
-yammer""".split()
+salesforce-community salesforce-sandbox samlp sentry-mcp sharepoint shop shopify slack sms
+soundcloud thirtysevensignals twitter untappd untapped vkontakte waad weibo windowslive wordpress
+yahoo yandex
+yammer"""
+STRATEGIES = _STRATEGIES.split()
 
 
 def test_every_strategy_of_auth0_has_an_entry(catalogue):

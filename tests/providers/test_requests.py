@@ -72,6 +72,7 @@ def test_an_authorization_header_of_the_connection_is_the_only_proof(catalogue, 
     assert set(form(request)) == {"grant_type", "refresh_token"}
 
 
+METHODS, POST = "token_endpoint_auth_methods_supported", "client_secret_post"
 PER_CONNECTION = {
     "silent": ({}, "post"),
     "says post": ({"token_endpoint_auth_method": "client_secret_post"}, "post"),
@@ -80,15 +81,7 @@ PER_CONNECTION = {
         {"oidc_metadata": {"token_endpoint_auth_methods_supported": ["client_secret_basic"]}},
         "basic",
     ),
-    "metadata with both": (
-        {
-            "oidc_metadata": {
-                "token_endpoint_auth_methods_supported": ["client_secret_basic"]
-                + ["client_secret_post"]
-            }
-        },
-        "post",
-    ),
+    "metadata with both": ({"oidc_metadata": {METHODS: ["client_secret_basic", POST]}}, "post"),
 }
 
 

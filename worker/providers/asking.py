@@ -56,7 +56,11 @@ def refresh(
     }
     headers = {**_filled(entry.headers, lookup), **_custom(connection), **proof.headers}
     body = None if entry.params_in == "query" else entry.body
-    return _wire(entry.method, url, connection, around, params=params, headers=headers, body=body)
+    request = _wire(
+        entry.method, url, connection, around, params=params, headers=headers, body=body
+    )
+    _check_pinned(request, connection)
+    return request
 
 
 def endpoint(entry: Entry, connection: ConnectionConfig, around: Surroundings) -> str:
@@ -98,7 +102,12 @@ def revocation(
         headers |= _custom(connection) | proof.headers
     params |= _filled(revoke.extra_params, lookup)
     body = None if revoke.body == "none" else revoke.body
-    return _wire(revoke.method, url, connection, around, params=params, headers=headers, body=body)
+    request = _wire(
+        revoke.method, url, connection, around, params=params, headers=headers, body=body
+    )
+    if f"://{request.host}/" not in revoke.endpoint:  # the catalogue's own word needs no pin
+        _check_pinned(request, connection)
+    return request
 
 
 def _wire(
@@ -126,6 +135,17 @@ def _wire(
         if not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(f"header {name} has a line break", code="bad_header")
     return WireRequest(method=method, url=url, host=target.host, headers=sent, body=content)
+
+
+def _check_pinned(request: WireRequest, connection: ConnectionConfig) -> None:
+    """Somebody edited the connection's options, or the entry: a person has to look (I13)."""
+    approved = connection.approved_host
+    if approved is not None and request.host != approved:
+        raise ConfigurationError(
+            f"connection {connection.name} was approved for {approved} and now names "
+            f"{request.host}",
+            code="host_changed",
+        )
 
 
 def _lookup(
