@@ -413,8 +413,11 @@ def test_a_store_that_forgot_commits_shows_a_lower_count(world):
     one, two = world.claim()
     assert world.settling.settle([world.brought(one, rt="3")]).counter == 1
     assert world.settling.settle([world.brought(two, rt="4")]).counter == 2
-    assert world.settling.counter("p1", "n1") == 2
-    assert world.settling.counter("p9", "n1") is None
+    assert world.settling.counter("p1") == 2
+    assert world.settling.counter("p9") == 0
+    for value in (1, 7, 3):
+        world.settling.restore_counter("p1", value)
+    assert world.settling.counter("p1") == 7
 
 
 def test_a_late_ending_without_tokens_changes_nothing(world):

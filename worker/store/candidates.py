@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -85,11 +85,16 @@ def reconsider(
         if not waiting:
             return
         for ending in endings:
-            if isinstance(ending, Brought) and fates[ending.grant, ending.fence] is Fate.APPLIED:
+            if _renewed(ending, fates):
                 _rest(db, ending, now)
         grants = _rise(db, grants, now)
         if not grants:
             return
+
+
+def _renewed(ending: Ending, fates: Mapping[tuple[GrantId, int], Fate]) -> TypeGuard[Brought]:
+    applied = fates[ending.grant, ending.fence] is Fate.APPLIED
+    return isinstance(ending, Brought) and ending.read and applied
 
 
 def _rest(db: Connection, brought: Brought, now: datetime) -> None:

@@ -30,7 +30,7 @@ from worker.domain.ports import AuditRecord, Clock, Notice
 from worker.domain.verdict import after_refusal
 from worker.store import candidates, verdict_brake
 from worker.store.claims import FREE
-from worker.store.engine import writing
+from worker.store.engine import reading, writing
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
 
 _GONE = (GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED)
@@ -84,12 +84,14 @@ class SettlingRepository:
         tell: Tell,
     ) -> None:
         self._engine = engine
+        self._node = node
+        self._process = process
         self._actor = f"worker:{node}"
-        self._counter = f"rotated:{node}:{process}"
         self._clock = clock
         self._audit = audit
         self._tell = tell
         self._postgres = engine.dialect.name == "postgresql"
+        self._insert: Any = postgresql.insert if self._postgres else sqlite.insert
 
     def settle(self, endings: Sequence[Ending]) -> Settled:
         """Write a group; all of it commits or none.
@@ -110,11 +112,27 @@ class SettlingRepository:
             counter = self._count(group, endings)
         return Settled(fates=group.fates, counter=counter)
 
-    def counter(self, process: str, node: str) -> int | None:
-        """How many groups with rotated tokens the store remembers of a process (I24)."""
-        asked = select(CounterRow.value).where(CounterRow.name == f"rotated:{node}:{process}")
+    def counter(self, process: str) -> int:
+        """How many groups with rotated tokens the store remembers of a process of this node."""
+        asked = select(CounterRow.value).where(CounterRow.name == self._name(process))
+        with reading(self._engine) as connection:
+            return connection.execute(asked).scalar_one_or_none() or 0
+
+    def restore_counter(self, process: str, value: int) -> None:
+        """What was lost has been brought back from the journals; a count never falls."""
+        name = self._name(process)
         with writing(self._engine) as connection:
-            return connection.execute(asked).scalar_one_or_none()
+            restored = self._insert(CounterRow).values(name=name, value=value)
+            connection.execute(
+                restored.on_conflict_do_update(
+                    index_elements=[CounterRow.name],
+                    set_={"value": value},
+                    where=CounterRow.value < value,
+                )
+            )
+
+    def _name(self, process: str) -> str:
+        return f"rotated:{self._node}:{process}"
 
     def _now(self, connection: Connection) -> datetime:
         if not self._postgres:
@@ -157,8 +175,7 @@ class SettlingRepository:
             if b.rotated
         ]
         if seen:
-            insert = postgresql.insert if self._postgres else sqlite.insert
-            group.db.execute(insert(SeenRefreshTokenRow).on_conflict_do_nothing(), seen)
+            group.db.execute(self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(), seen)
 
     def _keep(self, group: _Group, one: Brought) -> Fate:
         """What came too late, or was no renewal: a refresh token in it is not lost."""
@@ -226,10 +243,9 @@ class SettlingRepository:
         """Raise this process's counter; a store that later shows less has lost commits (I24)."""
         if not any(isinstance(one, Brought) and one.rotated for one in endings):
             return None
-        insert = postgresql.insert if self._postgres else sqlite.insert
         raised = (
-            insert(CounterRow)
-            .values(name=self._counter, value=1)
+            self._insert(CounterRow)
+            .values(name=self._name(self._process), value=1)
             .on_conflict_do_update(
                 index_elements=[CounterRow.name], set_={"value": CounterRow.value + 1}
             )

@@ -1,0 +1,115 @@
+"""Processes of this node that are gone, proved by their locks, and what they left to replay."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.domain.attempt import Brought
+from worker.journal.journal import KEEP_SECONDS
+from worker.journal.reading import read
+
+
+@dataclass(slots=True)
+class DeadProcess:
+    """A process that lives no more. We hold its lock, so nobody else replays it meanwhile."""
+
+    name: str
+    left: list[Brought]  # not marked: the store may lack them; in the order they came
+    kept: list[Brought]  # marked; for a store that was rolled back (I24)
+    counter: int  # the highest count of its groups that the store confirmed
+    damaged: list[str]
+    _directory: Path
+    _lock: int
+
+    def replayed(self) -> None:
+        """Everything left is in the store now: say so in its journal, keep the rest for a day."""
+        (self._directory / f"{self.name}.done").touch(mode=0o600)
+        self._drop_if_old()
+
+    def release(self) -> None:
+        os.close(self._lock)
+
+    def _drop_if_old(self) -> None:
+        segments = sorted(self._directory.glob(f"{self.name}.*.log"))
+        newest = max((path.stat().st_mtime for path in segments), default=0.0)
+        if time.time() - newest > KEEP_SECONDS:
+            for path in (*segments, self._directory / f"{self.name}.done"):
+                path.unlink(missing_ok=True)
+            (self._directory / f"{self.name}.lock").unlink(missing_ok=True)
+
+
+class NodeJournals:
+    """All journals of this node, as one of its processes sees them."""
+
+    def __init__(self, directory: Path, *, own: str) -> None:
+        self._directory = directory
+        self._own = own
+
+    @contextmanager
+    def unreplayed(self) -> Iterator[Iterator[DeadProcess]]:
+        """Each dead process that left something, locked while the caller looks at it."""
+        with closing(self._dead(again=False)) as found:
+            yield found
+
+    @contextmanager
+    def all_dead(self) -> Iterator[Iterator[DeadProcess]]:
+        """Those that were replayed, too (I24)."""
+        with closing(self._dead(again=True)) as found:
+            yield found
+
+    def replayed_names(self) -> frozenset[str]:
+        return frozenset(path.name.removesuffix(".done") for path in self._directory.glob("*.done"))
+
+    def is_alive(self, process: str) -> bool:
+        """Whether that process of this node still holds its lock."""
+        lock = _try_lock(self._directory / f"{process}.lock")
+        if lock is None:
+            return (self._directory / f"{process}.lock").exists()
+        os.close(lock)
+        return False
+
+    def _dead(self, *, again: bool) -> Generator[DeadProcess, None, None]:
+        for path in sorted(self._directory.glob("*.lock")):
+            name = path.name.removesuffix(".lock")
+            if name == self._own or (not again and (self._directory / f"{name}.done").exists()):
+                continue
+            lock = _try_lock(path)
+            if lock is None:
+                continue
+            dead = _read(self._directory, name, lock)
+            try:
+                yield dead
+            finally:
+                dead.release()
+
+
+def _try_lock(path: Path) -> int | None:
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _read(directory: Path, name: str, lock: int) -> DeadProcess:
+    found = read(directory, name)
+    return DeadProcess(
+        name=name,
+        left=found.brought(marked=False),
+        kept=found.brought(marked=True),
+        counter=found.counter,
+        damaged=found.damaged,
+        _directory=directory,
+        _lock=lock,
+    )

@@ -1,0 +1,61 @@
+"""What a process has written into its journal, read back."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker.domain.attempt import Brought
+from worker.journal.records import Entry, Mark, brought_of, records_in
+
+
+@dataclass(slots=True)
+class Content:
+    """All segments of one process."""
+
+    entries: dict[int, Entry] = field(default_factory=dict)
+    marked: set[int] = field(default_factory=set)
+    counter: int = 0  # the highest count of its groups that the store confirmed
+    damaged: list[str] = field(default_factory=list)
+
+    def brought(self, *, marked: bool) -> list[Brought]:
+        """Entries that the store is known to have, or those it may lack; oldest first."""
+        numbers = sorted(n for n in self.entries if (n in self.marked) is marked)
+        return [brought_of(self.entries[n]) for n in numbers]
+
+
+def read(directory: Path, process: str) -> Content:
+    found = Content()
+    for path in sorted(directory.glob(f"{process}.*.log")):
+        if problem := _not_ours(path):
+            found.damaged.append(f"{path.name}: {problem}")
+        else:
+            _read_segment(path, found)
+    return found
+
+
+def history_of(directory: Path, process: str) -> list[Brought]:
+    """Everything a process has journaled in the last day, oldest first."""
+    entries = read(directory, process).entries
+    return [brought_of(entries[n]) for n in sorted(entries)]
+
+
+def _read_segment(path: Path, found: Content) -> None:
+    for record in records_in(path.read_bytes()):
+        if isinstance(record, Mark):
+            found.marked.update(record.entries)
+            found.counter = max(found.counter, record.counter)
+        elif isinstance(record, Entry):
+            found.entries[record.number] = record
+        else:
+            found.damaged.append(f"{path.name}: {record.what}")
+
+
+def _not_ours(path: Path) -> str | None:
+    """Why the file is not replayed: somebody else could have written or read it."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        return "a symlink, somebody else's, or readable by others: not replayed"
+    return None

@@ -1,0 +1,93 @@
+"""Answers stream in one by one and are written in groups, every few milliseconds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from worker.domain.attempt import Brought, Ending, Settled
+from worker.domain.errors import PermanentError, TransientError
+from worker.domain.ports import Clock, Offload
+from worker.renewal.ports import Journal, Settling
+
+GROUP = 200
+GATHER = 0.003  # seconds a first ending waits for company
+_LONGEST_RETRY = 2.0
+_log = structlog.get_logger(__name__)
+
+
+class Committer:
+    """Holds every ending in memory until the store has it, however long the store is away."""
+
+    def __init__(
+        self,
+        settling: Settling,
+        journal: Journal,
+        *,
+        clock: Clock,
+        offload: Offload,
+        settled: Callable[[Sequence[Ending], Settled], None],
+    ) -> None:
+        self._settling = settling
+        self._journal = journal
+        self._clock = clock
+        self._offload = offload
+        self._settled = settled
+        self._pending: list[Ending] = []
+        self._task: asyncio.Task[None] | None = None
+        self.store_away = False
+        self.counter = 0  # the store's count of our rotated groups, as last confirmed
+
+    def put(self, *endings: Ending) -> None:
+        self._pending.extend(endings)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def flushed(self) -> None:
+        """Until everything put so far is in the store."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        await self._clock.sleep(GATHER)
+        while self._pending:
+            group, self._pending = self._pending[:GROUP], self._pending[GROUP:]
+            await self._write(group)
+
+    async def _write(self, group: Sequence[Ending]) -> None:
+        try:
+            settled = await self._persist(group)
+        except PermanentError as error:
+            await self._apart(group, error)
+            return
+        if settled.counter is not None:
+            self.counter = settled.counter
+            entries = [e.entry for e in group if isinstance(e, Brought) and e.entry is not None]
+            self._journal.mark(entries, settled.counter)
+        self._settled(group, settled)
+
+    async def _persist(self, group: Sequence[Ending]) -> Settled:
+        """Raises: PermanentError, one of the group cannot be written."""
+        wait = 0.1
+        while True:
+            try:
+                settled = await self._offload(self._settling.settle, group)
+            except TransientError:
+                self.store_away = True
+                await self._clock.sleep(wait)
+                wait = min(_LONGEST_RETRY, wait * 2)
+            else:
+                self.store_away = False
+                return settled
+
+    async def _apart(self, group: Sequence[Ending], error: PermanentError) -> None:
+        """One that cannot be written must not keep the others from it."""
+        if len(group) > 1:
+            for ending in group:
+                await self._write([ending])
+            return
+        # Its refresh token, if there is one, stays in the journal, unmarked, for a replay.
+        _log.error("ending_unwritable", grant=str(group[0].grant), code=error.code)
+        self._settled(group, Settled(fates={}, counter=None))

@@ -1,0 +1,129 @@
+"""How attempts without tokens end: put off, left uncertain, or refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from random import Random
+
+from worker.domain.attempt import LeftUncertain, Postponed, Refused
+from worker.domain.exchange import Reading
+from worker.domain.grant import Claim
+from worker.domain.ports import Clock, Notice
+from worker.domain.rotation import hold_end
+from worker.domain.verdict import backoff, is_final, wait_for
+from worker.renewal.prepared import Prepared
+
+AWHILE = timedelta(minutes=10)  # between looks at what only an operator can mend
+_HEALS = timedelta(hours=1)
+
+
+class Endings:
+    """Fills in times and counts; what they mean is decided in `domain.verdict`."""
+
+    def __init__(self, *, clock: Clock, random: Random, confirm_after: timedelta) -> None:
+        self._clock = clock
+        self._random = random
+        self._confirm_after = confirm_after
+
+    def postponed(self, claim: Claim, code: str, due_at: datetime | None) -> Postponed:
+        """Nothing was sent, so the grant has not failed."""
+        return Postponed(
+            grant=claim.grant,
+            attempt=claim.attempt,
+            fence=claim.fence,
+            code=code,
+            due_at=due_at,
+            failures=claim.failures,
+        )
+
+    def put_off(self, claim: Claim, code: str, seconds: float) -> Postponed:
+        return self.postponed(claim, code, self._clock.now() + self._jittered(seconds))
+
+    def awhile(self, claim: Claim, code: str, *notices: Notice) -> Postponed:
+        """Until an operator may have looked."""
+        ending = self.put_off(claim, code, AWHILE.total_seconds())
+        return replace(ending, notices=notices)
+
+    def unrenewable(self, claim: Claim, code: str) -> Postponed:
+        return replace(self.postponed(claim, code, None), unrenewable=True)
+
+    def failed(
+        self, prepared: Prepared, code: str, retry_after: timedelta | None = None
+    ) -> Postponed:
+        """An exchange brought nothing, and surely changed nothing."""
+        claim = prepared.claim
+        failures = claim.failures + max(1, prepared.sent)
+        wait = wait_for(retry_after, self._backoff(claim, failures))
+        return replace(self.postponed(claim, code, self._clock.now() + wait), failures=failures)
+
+    def left(self, prepared: Prepared) -> LeftUncertain:
+        """Bytes left and nothing came back: a takeover decides, by the rules of the class."""
+        claim = prepared.claim
+        failures = claim.failures + prepared.sent
+        return LeftUncertain(
+            grant=claim.grant,
+            attempt=claim.attempt,
+            fence=claim.fence,
+            code=prepared.last_code,
+            due_at=self._clock.now() + self._backoff(claim, failures),
+            failures=failures,
+        )
+
+    def heals(self, prepared: Prepared, code: str) -> Postponed:
+        """Dead until an administrator acts, and then alive again with the same token."""
+        notice = notice_of(prepared.claim, "grant_needs_admin", code)
+        return replace(self.failed(prepared, code, _HEALS), notices=(notice,))
+
+    def refused(self, prepared: Prepared, reading: Reading) -> Refused:
+        claim, now = prepared.claim, self._clock.now()
+        return Refused(
+            grant=claim.grant,
+            tenant=claim.key.tenant,
+            connection=claim.key.connection,
+            user_id=claim.user_id,
+            attempt=claim.attempt,
+            fence=claim.fence,
+            code=reading.code,
+            at=now,
+            heals=reading.heals,
+            final=is_final(claim, now=now, confirm_after=self._confirm_after),
+            unresolved_until=_unresolved_until(prepared),
+            retry_at=now + self._confirm_wait(claim, now),
+            notice=notice_of(claim, "grant_needs_login", reading.code),
+        )
+
+    def _confirm_wait(self, claim: Claim, now: datetime) -> timedelta:
+        """Once after the confirmation time; where verdicts are held, by and by."""
+        since = claim.suspect_since
+        if since is None or now - since < self._confirm_after:
+            return self._confirm_after
+        return max(self._confirm_after, self._backoff(claim, claim.failures + 3))
+
+    def _backoff(self, claim: Claim, failures: int) -> timedelta:
+        life = claim.expires_at - claim.issued_at if claim.expires_at else None
+        return backoff(max(1, failures), life=life, jitter=self._random.random())
+
+    def _jittered(self, seconds: float) -> timedelta:
+        return timedelta(seconds=seconds * (1 + self._random.random() / 4))
+
+
+def notice_of(claim: Claim, kind: str, reason: str) -> Notice:
+    """One per episode: a family that died is told once, however often it is asked about."""
+    return Notice(
+        tenant=claim.key.tenant,
+        kind=kind,
+        episode=f"{kind}:{claim.grant}:{claim.family}",
+        grant=claim.grant,
+        key=claim.key,
+        user_id=claim.user_id,
+        reason=reason,
+    )
+
+
+def _unresolved_until(prepared: Prepared) -> datetime | None:
+    """Until when an earlier attempt, not proved gone, may yet bring the successor."""
+    earlier = prepared.claim.earlier
+    if earlier is None or prepared.earlier_gone or earlier.uncertain:
+        return None
+    return hold_end(earlier.began_at, None)

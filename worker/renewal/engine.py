@@ -1,0 +1,340 @@
+"""The engine of one process: drains due work of a provider, sweeps, replays, stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+import structlog
+
+from worker.domain.attempt import Brought, Ending, Fate, Settled
+from worker.domain.errors import TransientError
+from worker.domain.grant import Claim, GrantId
+from worker.domain.ports import (
+    Catalogue,
+    Clock,
+    Connections,
+    Offload,
+    Pull,
+    TokenEndpoint,
+    Vault,
+)
+from worker.domain.verdict import CONFIRM_AFTER
+from worker.monitoring.metrics import IN_FLIGHT, LATENESS, RENEWALS, TIME_TO_EXPIRY
+from worker.renewal.committer import Committer
+from worker.renewal.endings import Endings
+from worker.renewal.exchange import Exchanger
+from worker.renewal.finding import Claimed, Finder
+from worker.renewal.lanes import Lane
+from worker.renewal.ports import Claims, Hosts, Journal, NodeJournals, Settling
+from worker.renewal.prepared import Prepared
+from worker.renewal.replaying import Replayer
+from worker.renewal.resolving import Resolver
+from worker.renewal.salvaging import Salvager
+from worker.renewal.suspects import Suspects
+
+OVERDUE = timedelta(seconds=15)  # unclaimed for so long: whoever should have been told was not
+STOP_PATIENCE = 150.0  # seconds; a strict provider's read timeout and some
+_IDLE = 0.05  # seconds between looks while a drain waits for places or answers
+_log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """Every collaborator is handed in; nothing here knows a database, a broker or a socket."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        claims: Claims,
+        settling: Settling,
+        journal: Journal,
+        journals: NodeJournals,
+        connections: Connections,
+        catalogue: Catalogue,
+        endpoint: TokenEndpoint,
+        vault: Vault,
+        hosts: Hosts,
+        pull: Pull,
+        clock: Clock,
+        offload: Offload,
+        random: Random | None = None,
+        confirm_after: timedelta = CONFIRM_AFTER,
+    ) -> None:
+        self._connections = connections
+        self._hosts = hosts
+        self._journal = journal
+        self._clock = clock
+        self._offload = offload
+        self._claims = claims
+        self._live: dict[tuple[GrantId, int], Claim] = {}
+        self._tally: Counter[tuple[str, str]] = Counter()
+        self._lanes: dict[str, dict[str, Lane]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._resolver = Resolver(connections, catalogue, clock=clock, offload=offload)
+        self._committer = Committer(
+            settling, journal, clock=clock, offload=offload, settled=self._settled
+        )
+        self._replayer = Replayer(
+            settling, journal, journals, offload=offload, counter=lambda: self._committer.counter
+        )
+        self._endings = Endings(
+            clock=clock,
+            random=random or Random(),  # noqa: S311 - jitter
+            confirm_after=confirm_after,
+        )
+        self._finding = asyncio.Lock()  # a claim in the store is at once known to live here
+        self._finder = Finder(
+            claims,
+            journals,
+            self._resolver,
+            self._endings,
+            node=node,
+            process=journal.process,
+            clock=clock,
+            offload=offload,
+            live=self._live,
+        )
+        self._suspects = Suspects(pull, claims, offload=offload)
+        self._exchanger = Exchanger(
+            endpoint=endpoint,
+            salvager=Salvager(vault),
+            endings=self._endings,
+            journal=journal,
+            clock=clock,
+            extend=self._extend,
+            stop_connection=self._stop_connection,
+            approve_host=self._approve_host,
+            share_pause=self._share_pause,
+        )
+
+    async def drain(self, provider: str, *, budget_seconds: float) -> dict[str, int]:
+        """Renew what is due at one provider until nothing is, or the time is spent.
+
+        Exchanges that outlast the budget go on; `stop` waits for them. Never raises on a store
+        that is away: nothing is then claimed.
+        Returns: endings written meanwhile, counted by their fate.
+        """
+        before = Counter(self._tally)
+        until = self._clock.monotonic() + budget_seconds
+        while not self._stopping and self._clock.monotonic() < until:
+            found = await self._step(provider)
+            if found is None:
+                break
+            if not found:
+                if not self._under_way(provider):
+                    break
+                await self._clock.sleep(_IDLE)
+        done = self._tally - before
+        return {fate: count for (name, fate), count in done.items() if name == provider}
+
+    async def sweep(self, *, budget_seconds: float = 5.0) -> dict[str, int]:
+        """What nobody was told of: dead processes, and due work that lies unclaimed.
+
+        Call it every second or two; it costs one probe per provider and tenant.
+        """
+        died = await self.replay()
+        try:
+            await self._learn_pauses()
+            due = await self._finder.due(fresh=True)
+        except TransientError:
+            return {}
+        overdue = self._clock.now() - OVERDUE
+        names = {work.provider for work in due if died or work.since < overdue}
+        drained = await asyncio.gather(
+            *(self.drain(name, budget_seconds=budget_seconds) for name in sorted(names))
+        )
+        return dict(sum(map(Counter, drained), Counter()))
+
+    async def replay(self) -> int:
+        """Bring what dead processes of this node left into the store; how many were dead."""
+        return await self._replayer.replay()
+
+    def abandon(self, grants: Iterable[GrantId]) -> None:
+        """These were deleted: attempts under way in this process must not send any more (I14)."""
+        self._exchanger.abandoned.update(grants)
+
+    async def stop(self) -> None:
+        """No new claims; exchanges under way run to their read timeout, and are written."""
+        self._stopping = self._exchanger.stopping = True
+        lanes = [lane for lanes in self._lanes.values() for lane in lanes.values()]
+        running = set().union(*(lane.tasks() for lane in lanes))
+        if running:
+            await asyncio.wait(running, timeout=STOP_PATIENCE)
+        await asyncio.wait_for(self._committer.flushed(), STOP_PATIENCE)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        await self._journal.close()
+
+    async def _step(self, provider: str) -> int | None:
+        """Claim once what there is room for. None: nothing may be claimed now."""
+        self._drop_overdue(provider)
+        if not await self._ready():
+            return None
+        claimed: list[Claimed] = []
+        try:
+            async with self._finding:
+                claimed += self._alive(await self._finder.take_over(provider))
+                claimed += self._alive(
+                    await self._finder.claim(provider, room=self._room(provider))
+                )
+            prepared = await self._finder.prepare(claimed)
+        except TransientError as error:
+            self._replayer.doubtful = True
+            self._committer.put(
+                *(self._endings.put_off(one.claim, error.code, 1.0) for one in claimed)
+            )
+            return None
+        for one in prepared:
+            self._start(one)
+        return len(prepared)
+
+    def _alive(self, claimed: list[Claimed]) -> list[Claimed]:
+        """From here on these attempts live in this process: nobody in it may retake them."""
+        for one in claimed:
+            self._live[one.claim.grant, one.claim.fence] = one.claim
+        return claimed
+
+    async def _ready(self) -> bool:
+        """I5: nothing is spent while store or journal cannot take what it would bring."""
+        if self._committer.store_away:
+            self._replayer.doubtful = True  # it may come back as an older self
+            return False
+        if self._exchanger.journal_away:
+            self._exchanger.journal_away = not await self._journal.probe()
+        return not self._exchanger.journal_away and await self._replayer.store_is_whole()
+
+    def _start(self, found: Prepared | Ending) -> None:
+        if not isinstance(found, Prepared):
+            self._committer.put(found)
+            return
+        self._lane(found).submit(found)
+
+    def _lane(self, prepared: Prepared) -> Lane:
+        """By connection until its host is known, which is pinned at the first exchange."""
+        provider, connection = prepared.claim.provider, prepared.connection
+        host = connection.approved_host or f"{connection.tenant}/{connection.name}"
+        lanes = self._lanes.setdefault(provider, {})
+        if host not in lanes:
+            lanes[host] = Lane(host, prepared.provider.limits, clock=self._clock, work=self._work)
+        return lanes[host]
+
+    def _room(self, provider: str) -> int:
+        lanes = self._lanes.get(provider)
+        if not lanes:
+            return 16  # until its hosts are known
+        open_ = [lane.room for lane in lanes.values()]
+        return min(sum(open_), 400)
+
+    def _under_way(self, provider: str) -> bool:
+        return any(claim.provider == provider for claim in self._live.values())
+
+    def _drop_overdue(self, provider: str) -> None:
+        """Attempts that waited too long in a lane, behind a host that hangs."""
+        for lane in self._lanes.get(provider, {}).values():
+            for prepared in lane.overdue():
+                self._committer.put(self._endings.put_off(prepared.claim, "not_sent_pacing", 5.0))
+
+    async def _work(self, prepared: Prepared, lane: Lane) -> None:
+        now = self._clock.monotonic()
+        pause = lane.pace.shut_until(now)
+        if pause is not None:
+            self._committer.put(self._endings.put_off(prepared.claim, "host_paused", pause - now))
+            return
+        IN_FLIGHT.labels(prepared.claim.provider).inc()
+        try:
+            self._committer.put(*await self._exchanger.carry_out(prepared, lane))
+        finally:
+            IN_FLIGHT.labels(prepared.claim.provider).dec()
+
+    def _settled(self, group: Sequence[Ending], settled: Settled) -> None:
+        now = self._clock.now()
+        for ending in group:
+            key = (ending.grant, ending.fence)
+            claim = self._live.pop(key, None)
+            if claim is None:
+                continue
+            fate = settled.fates.get(key, Fate.LATE)
+            self._count(claim, ending, fate, now)
+            if fate is Fate.SUSPECT or getattr(ending, "code", "") == "await_reread":
+                self._background(self._suspects.reread(claim))
+
+    def _count(self, claim: Claim, ending: Ending, fate: Fate, now: datetime) -> None:
+        renewed = fate is Fate.APPLIED and isinstance(ending, Brought)
+        verdict = "renewed" if renewed else getattr(ending, "code", fate.value)
+        word = "renewed" if renewed else "postponed" if fate is Fate.APPLIED else fate.value
+        self._tally[claim.provider, word] += 1
+        RENEWALS.labels(claim.provider, word if word != "postponed" else verdict).inc()
+        if renewed and claim.due_at is not None:
+            LATENESS.labels(claim.provider).observe(max(0.0, (now - claim.due_at).total_seconds()))
+        if renewed and claim.expires_at is not None:
+            left = (claim.expires_at - now).total_seconds()
+            TIME_TO_EXPIRY.labels(claim.provider).observe(left)
+
+    async def _extend(self, prepared: Prepared) -> bool:
+        began = self._clock.monotonic()
+        lease = prepared.rules.lease
+        try:
+            held = await self._offload(self._claims.extend, [prepared.claim], lease=lease)
+        except TransientError:
+            return False
+        prepared.deadline = began + lease
+        return prepared.claim.grant in held
+
+    async def _stop_connection(self, prepared: Prepared, why: str) -> bool:
+        """True: it was open until now."""
+        key = prepared.claim.key
+        known = self._resolver.connection(key)
+        self._resolver.forget(key.tenant, key.connection)
+        if known is not None and known.stopped is not None:
+            return False
+        try:
+            await self._offload(
+                self._connections.stop,
+                key.tenant,
+                key.connection,
+                reason=why,
+                now=self._clock.now(),
+            )
+        except TransientError:
+            return False
+        _log.warning("connection_stopped", tenant=key.tenant, connection=key.connection, why=why)
+        return True
+
+    async def _approve_host(self, prepared: Prepared, host: str) -> None:
+        """Pin the host at first use. Raises: TransientError; then nothing is sent."""
+        key = prepared.claim.key
+        await self._offload(self._connections.approve_host, key.tenant, key.connection, host)
+        self._resolver.forget(key.tenant, key.connection)
+
+    def _share_pause(self, host: str, until: float, why: str) -> None:
+        """Tell the other processes, if it is long enough to matter to them."""
+        seconds = until - self._clock.monotonic()
+        if seconds >= 10.0:
+            end = self._clock.now() + timedelta(seconds=seconds)
+            self._background(self._tell_pause(host, end, why))
+
+    async def _tell_pause(self, host: str, until: datetime, why: str) -> None:
+        try:
+            await self._offload(self._hosts.block, host, until, why, now=self._clock.now())
+        except TransientError:
+            return  # each process learns it by itself
+
+    async def _learn_pauses(self) -> None:
+        now = self._clock.now()
+        blocked = await self._offload(self._hosts.blocked, now)
+        for lanes in self._lanes.values():
+            for host, lane in lanes.items():
+                if host in blocked:
+                    seconds = (blocked[host] - now).total_seconds()
+                    lane.pace.pause(self._clock.monotonic() + seconds)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,254 @@
+"""One attempt from its request to its ending: pin, gate, send, salvage, journal, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from worker.domain.attempt import Brought, Ending, Postponed
+from worker.domain.errors import ConfigurationError, PermanentError, TransientError
+from worker.domain.exchange import (
+    Answered,
+    NotSent,
+    Outcome,
+    Reading,
+    Uncertain,
+    Verdict,
+    WireRequest,
+)
+from worker.domain.grant import GrantId
+from worker.domain.ports import Clock, Notice, TokenEndpoint
+from worker.domain.rotation import resend_after
+from worker.domain.verdict import needs_reread
+from worker.monitoring.metrics import EXCHANGE_SECONDS, EXCHANGES
+from worker.renewal.endings import Endings
+from worker.renewal.lanes import Lane
+from worker.renewal.ports import Journal
+from worker.renewal.prepared import Prepared
+from worker.renewal.salvaging import Salvager
+
+# Answers that say as little as silence: a proxy gave up, the provider may have acted (C7).
+_AS_GOOD_AS_NONE = frozenset({500, 502, 504})
+_FATES = {NotSent: "not_sent", Uncertain: "uncertain", Answered: "answered"}
+_log = structlog.get_logger(__name__)
+
+Extend = Callable[[Prepared], Awaitable[bool]]
+StopConnection = Callable[[Prepared, str], Awaitable[bool]]
+ApproveHost = Callable[[Prepared, str], Awaitable[None]]
+SharePause = Callable[[str, float, str], None]
+
+
+class Exchanger:
+    """Carries prepared attempts out. Never raises: every path ends in endings to be written."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: TokenEndpoint,
+        salvager: Salvager,
+        endings: Endings,
+        journal: Journal,
+        clock: Clock,
+        extend: Extend,
+        stop_connection: StopConnection,
+        approve_host: ApproveHost,
+        share_pause: SharePause,
+    ) -> None:
+        self._endpoint = endpoint
+        self._salvager = salvager
+        self._endings = endings
+        self._journal = journal
+        self._clock = clock
+        self._extend = extend
+        self._stop_connection = stop_connection
+        self._approve_host = approve_host
+        self._share_pause = share_pause
+        self.stopping = False
+        self.journal_away = False
+        self.abandoned: set[GrantId] = set()  # deleted meanwhile: the gate stays shut
+
+    async def carry_out(self, prepared: Prepared, lane: Lane) -> list[Ending]:
+        claim = prepared.claim
+        try:
+            request = await self._request(prepared)
+            if isinstance(request, Postponed):
+                return [request]
+            return await self._send(prepared, request, lane)
+        except ConfigurationError as error:
+            return [await self._blame_connection(prepared, error.code, str(error))]
+        except TransientError as error:  # the store, while the host was pinned
+            return [self._endings.put_off(claim, error.code, 5.0)]
+        except PermanentError as error:
+            _log.error("grant_unusable", grant=str(claim.grant), code=error.code)
+            return [self._endings.postponed(claim, error.code, None)]
+        except Exception as error:
+            _log.error("attempt_broke", grant=str(claim.grant), error=type(error).__name__)
+            return [self._broken(prepared, type(error).__name__)]
+
+    async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
+        """Raises: ConfigurationError, TamperError, TransientError."""
+        claim, provider, now = prepared.claim, prepared.provider, self._clock.now()
+        if claim.not_before is not None and claim.not_before > now:
+            return self._endings.postponed(claim, "not_before", claim.not_before)
+        if needs_reread(claim):
+            return self._endings.put_off(claim, "await_reread", 30.0)
+        if provider.not_renewable is not None or provider.spends not in ("rt", "at"):
+            return self._endings.unrenewable(claim, "not_renewable")
+        subject = self._salvager.subject(claim, provider.spends)
+        if subject is None:
+            missing = "no_refresh_token" if provider.spends == "rt" else "no_access_token"
+            return self._endings.unrenewable(claim, missing)
+        request = provider.request(prepared.connection, subject=subject, scope=claim.scope, now=now)
+        return await self._pinned(prepared, request)
+
+    async def _pinned(self, prepared: Prepared, request: WireRequest) -> WireRequest | Postponed:
+        """I13: tokens go to the host that was approved for the connection, and to no other."""
+        approved = prepared.connection.approved_host
+        if approved is None:
+            await self._approve_host(prepared, request.host)
+        elif approved != request.host:
+            why = f"its token host changed from {approved} to {request.host}"
+            return await self._blame_connection(prepared, "host_changed", why)
+        return request
+
+    async def _send(self, prepared: Prepared, request: WireRequest, lane: Lane) -> list[Ending]:
+        """Send, and send again as the class allows, until something is known."""
+        while True:
+            asked_at, started = self._clock.now(), self._clock.monotonic()
+            prepared.asking = True
+            outcome = await self._endpoint.exchange(
+                request,
+                gate=lambda: self._may_send(prepared),
+                read_timeout=prepared.rules.read_timeout,
+            )
+            self._observe(prepared, outcome, started)
+            if isinstance(outcome, NotSent):
+                return [self._not_sent(prepared, outcome, lane)]
+            prepared.sent += 1
+            if isinstance(outcome, Answered):
+                endings = await self._answered(prepared, outcome, lane, asked_at)
+                if endings:
+                    return endings
+            else:
+                self._trouble(lane)
+                prepared.last_code = outcome.reason
+            if not await self._may_resend(prepared):
+                return [self._endings.left(prepared)]
+
+    def _may_send(self, prepared: Prepared) -> bool:
+        """The gate, asked at the write itself, on a clock that never steps (I6)."""
+        return (
+            self._clock.monotonic() < prepared.send_before
+            and not self.stopping
+            and prepared.claim.grant not in self.abandoned
+        )
+
+    async def _may_resend(self, prepared: Prepared) -> bool:
+        """The same token once more, as its class allows, under a lease that covers it."""
+        age = self._clock.monotonic() - prepared.began
+        wait = resend_after(prepared.rules, sent=prepared.sent, age=age)
+        if wait is None or self.stopping:
+            return False
+        await self._clock.sleep(wait)
+        return not self.stopping and await self._extend(prepared)
+
+    async def _answered(
+        self, prepared: Prepared, answer: Answered, lane: Lane, asked_at: datetime
+    ) -> list[Ending]:
+        """The endings of an answer; none where it is as good as no answer at all (C7)."""
+        salvaged = prepared.provider.salvage(answer)
+        reading = self._read(prepared, answer, asked_at)
+        brought = self._salvager.brought(prepared, salvaged, reading, asked_at=asked_at)
+        if brought is not None and brought.rotated:
+            brought = await self._journaled(brought)  # before anything is judged (I3)
+        if brought is not None and brought.read:
+            lane.pace.answered()
+            return [brought]
+        if answer.status in _AS_GOOD_AS_NONE and brought is None:
+            self._trouble(lane)
+            prepared.last_code = f"http_{answer.status}"
+            return []
+        judged = await self._judged(prepared, reading, answer, lane)
+        return [judged] if brought is None else [brought, judged]
+
+    def _read(self, prepared: Prepared, answer: Answered, asked_at: datetime) -> Reading:
+        """A fault in our own reading must not cost what the answer brought."""
+        try:
+            return prepared.provider.read(answer, asked_at=asked_at)
+        except Exception as error:
+            name = prepared.claim.provider
+            _log.error("reading_failed", provider=name, error=type(error).__name__)
+            return Reading(verdict=Verdict.TRANSIENT, code="unreadable")
+
+    async def _journaled(self, brought: Brought) -> Brought:
+        """A disk that refuses stops new claims; these tokens stay in memory until the store has
+        them, and go there at once."""
+        try:
+            return replace(brought, entry=await self._journal.append(brought))
+        except TransientError:
+            self.journal_away = True
+            return brought
+
+    async def _judged(
+        self, prepared: Prepared, reading: Reading, answer: Answered, lane: Lane
+    ) -> Ending:
+        if reading.verdict is Verdict.GRANT_DEAD:
+            lane.pace.answered()
+            if reading.heals:
+                return self._endings.heals(prepared, reading.code)
+            return self._endings.refused(prepared, reading)
+        if reading.verdict is Verdict.CONFIG_WRONG:
+            lane.pace.answered()
+            return await self._blame_connection(prepared, reading.code, reading.code)
+        self._slow_down(answer, reading, lane)
+        return self._endings.failed(prepared, reading.code, reading.retry_after)
+
+    def _slow_down(self, answer: Answered, reading: Reading, lane: Lane) -> None:
+        now = self._clock.monotonic()
+        if answer.status == 429:
+            lane.pace.throttled(now)
+        elif answer.status >= 500:
+            self._trouble(lane)
+        if reading.retry_after is not None:
+            until = lane.pace.pause(now + reading.retry_after.total_seconds())
+            self._share_pause(lane.host, until, f"http_{answer.status}")
+
+    def _trouble(self, lane: Lane) -> None:
+        until = lane.pace.trouble(self._clock.monotonic())
+        if until is not None:
+            self._share_pause(lane.host, until, "circuit_open")
+
+    def _not_sent(self, prepared: Prepared, outcome: NotSent, lane: Lane) -> Ending:
+        """Surely nothing left this time: the token is as it was before."""
+        if outcome.reason != "gate":
+            self._trouble(lane)
+        if prepared.sent:
+            return self._endings.left(prepared)
+        wait = 0.0 if outcome.reason == "gate" else 5.0
+        return self._endings.put_off(prepared.claim, f"not_sent_{outcome.reason}", wait)
+
+    async def _blame_connection(self, prepared: Prepared, code: str, why: str) -> Postponed:
+        """The client, its secret or its endpoint is wrong: no grant of it is to blame (I9)."""
+        claim = prepared.claim
+        if not await self._stop_connection(prepared, why):
+            return self._endings.awhile(claim, code)
+        episode = f"connection_stopped:{claim.key.connection}:{prepared.connection.fetched_at}"
+        notice = Notice(
+            tenant=claim.key.tenant, kind="connection_stopped", episode=episode, reason=why
+        )
+        return self._endings.awhile(claim, code, notice)
+
+    def _broken(self, prepared: Prepared, code: str) -> Ending:
+        """Our own fault. If bytes may have left, the takeover's rules decide about a resend."""
+        if not prepared.asking:
+            return self._endings.awhile(prepared.claim, f"internal_{code}")
+        prepared.sent, prepared.last_code = max(1, prepared.sent), f"internal_{code}"
+        return self._endings.left(prepared)
+
+    def _observe(self, prepared: Prepared, outcome: Outcome, started: float) -> None:
+        name = prepared.claim.provider
+        EXCHANGES.labels(name, _FATES[type(outcome)]).inc()
+        EXCHANGE_SECONDS.labels(name).observe(self._clock.monotonic() - started)

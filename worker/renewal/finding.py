@@ -1,0 +1,218 @@
+"""Finds due work, claims it, retakes what was left unfinished, and makes claims ready."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from worker.domain.attempt import Ending, Unfinished
+from worker.domain.errors import ConfigurationError, WorkerError
+from worker.domain.exchange import Rotation
+from worker.domain.grant import Claim, GrantId, GrantKey
+from worker.domain.ports import Clock, Offload
+from worker.domain.rotation import SHORTEST_LEASE, Rules, may_retake, rules_for
+from worker.monitoring.metrics import TAKEOVERS
+from worker.renewal.endings import Endings
+from worker.renewal.ports import Claims, DueWork, NodeJournals
+from worker.renewal.prepared import Prepared
+from worker.renewal.resolving import Resolver
+
+LOOK_EVERY = 1.0  # seconds between looks at which tenants have due work, and at the unfinished
+SLOW_SWEEP = 30.0  # seconds a watermark is trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim, and when on our monotonic clock it was asked for: its lease ends no sooner."""
+
+    claim: Claim
+    began: float
+    lease: float
+    earlier_gone: bool = False
+
+
+class Finder:
+    """One per engine; what it remembers only saves looks, and is never needed to be right."""
+
+    def __init__(
+        self,
+        claims: Claims,
+        journals: NodeJournals,
+        resolver: Resolver,
+        endings: Endings,
+        *,
+        node: str,
+        process: str,
+        clock: Clock,
+        offload: Offload,
+        live: Mapping[tuple[GrantId, int], Claim],
+    ) -> None:
+        self._claims = claims
+        self._journals = journals
+        self._resolver = resolver
+        self._endings = endings
+        self._node = node
+        self._process = process
+        self._clock = clock
+        self._offload = offload
+        self._live = live
+        self._due: Sequence[DueWork] = ()
+        self._due_until = float("-inf")
+        self._looked_at: dict[str, float] = {}
+        self._since: dict[tuple[str, str], datetime] = {}
+        self._since_until = float("-inf")
+        self._lease: dict[str, float] = {}  # what claims of a provider mostly need
+
+    async def due(self, *, fresh: bool = False) -> Sequence[DueWork]:
+        now = self._clock.monotonic()
+        if fresh or now >= self._due_until:
+            self._due = await self._offload(self._claims.due)
+            self._due_until = now + LOOK_EVERY
+        return self._due
+
+    async def claim(self, provider: str, *, room: int) -> list[Claimed]:
+        """As many as there is room for, in equal parts to the tenants that have due work."""
+        if room <= 0:
+            return []
+        tenants = [work.tenant for work in await self.due() if work.provider == provider]
+        if not tenants:
+            return []
+        lease = self._lease.get(provider, SHORTEST_LEASE)
+        began = self._clock.monotonic()
+        claims = await self._offload(
+            self._claims.claim_due,
+            provider,
+            tenants,
+            each=-(-room // len(tenants)),
+            lease=lease,
+            since=self._watermarks(provider, tenants),
+        )
+        self._remember(provider, claims)
+        return [Claimed(claim=claim, began=began, lease=lease) for claim in claims]
+
+    async def take_over(self, provider: str) -> list[Claimed]:
+        """Attempts that others, or we ourselves, left unfinished, as far as their class allows."""
+        now = self._clock.monotonic()
+        if now - self._looked_at.get(provider, float("-inf")) < LOOK_EVERY:
+            return []
+        self._looked_at[provider] = now
+        dead = await self._offload(self._journals.replayed_names)
+        found = await self._offload(
+            self._claims.unfinished, provider, sorted({*dead, self._process})
+        )
+        found = [one for one in found if (one.grant, one.fence) not in self._live]
+        await self._resolver.prefetch(one.key for one in found)
+        ripe = [one for one in found if await self._ripe(one, dead)]
+        if not ripe:
+            return []
+        return await self._take(provider, ripe, dead)
+
+    async def prepare(self, claimed: Sequence[Claimed]) -> list[Prepared | Ending]:
+        """Connection, provider and rules of each; longer leases where the class needs them."""
+        await self._resolver.prefetch(one.claim.key for one in claimed)
+        ready = [self._ready(one) for one in claimed]
+        short = [one for one in ready if isinstance(one, Prepared) and self._lease_is_short(one)]
+        if not short:
+            return ready
+        lost = await self._lengthen(short)
+        return [one for one in ready if not (isinstance(one, Prepared) and one.claim.grant in lost)]
+
+    def _watermarks(self, provider: str, tenants: Sequence[str]) -> dict[str, datetime]:
+        now = self._clock.monotonic()
+        if now >= self._since_until:
+            self._since.clear()
+            self._since_until = now + SLOW_SWEEP
+        known = ((tenant, self._since.get((provider, tenant))) for tenant in tenants)
+        return {tenant: since for tenant, since in known if since is not None}
+
+    def _remember(self, provider: str, claims: Sequence[Claim]) -> None:
+        """Whatever is due before the last one claimed is claimed too, or locked by a claimer."""
+        for claim in claims:
+            if claim.due_at is not None:
+                key = (provider, claim.key.tenant)
+                self._since[key] = max(claim.due_at, self._since.get(key, claim.due_at))
+
+    async def _ripe(self, unfinished: Unfinished, dead: frozenset[str]) -> bool:
+        rules = self._rules(unfinished.key, unfinished.provider, unfinished.rotated_before)
+        earlier = unfinished.earlier
+        here = earlier.node == self._node
+        gone = self._gone(unfinished, dead)
+        alive = here and not gone and await self._offload(self._journals.is_alive, earlier.process)
+        return may_retake(
+            rules,
+            earlier,
+            lease_until=unfinished.lease_until,
+            gone=gone,
+            alive=alive,
+            access_expires_at=unfinished.expires_at,
+            now=unfinished.seen_at,
+        )
+
+    def _gone(self, unfinished: Unfinished, dead: frozenset[str]) -> bool:
+        """Its process is dead and replayed; or it is ours, and no such attempt lives in it."""
+        earlier = unfinished.earlier
+        return earlier.node == self._node and (
+            earlier.process in dead or earlier.process == self._process
+        )
+
+    async def _take(
+        self, provider: str, ripe: Sequence[Unfinished], dead: frozenset[str]
+    ) -> list[Claimed]:
+        lease = self._lease.get(provider, SHORTEST_LEASE)
+        gone = {one.grant: self._gone(one, dead) for one in ripe}
+        began = self._clock.monotonic()
+        claims = await self._offload(self._claims.take_over, ripe, lease=lease)
+        TAKEOVERS.labels(provider).inc(len(claims))
+        return [
+            Claimed(claim=claim, began=began, lease=lease, earlier_gone=gone[claim.grant])
+            for claim in claims
+        ]
+
+    def _ready(self, one: Claimed) -> Prepared | Ending:
+        claim = one.claim
+        connection = self._resolver.connection(claim.key)
+        if connection is None:
+            return self._endings.awhile(claim, "no_connection")
+        if connection.stopped is not None or not connection.enabled:
+            return self._endings.awhile(claim, "connection_stopped")
+        try:
+            provider = self._resolver.provider(claim.key, claim.provider)
+            rules = self._resolver.rules(
+                claim.key, claim.provider, rotated_before=claim.rotated_before
+            )
+        except ConfigurationError as error:
+            return self._endings.awhile(claim, error.code)
+        return Prepared(
+            claim=claim,
+            connection=connection,
+            provider=provider,
+            rules=rules,
+            began=one.began,
+            deadline=one.began + one.lease,
+            earlier_gone=one.earlier_gone,
+        )
+
+    def _rules(self, key: GrantKey, entry: str, rotated_before: bool) -> Rules:
+        try:
+            return self._resolver.rules(key, entry, rotated_before=rotated_before)
+        except WorkerError:  # the connection is gone, or cannot be understood: be strict
+            return rules_for(Rotation.F, grace_seconds=0.0, rotated_before=True)
+
+    def _lease_is_short(self, prepared: Prepared) -> bool:
+        return prepared.deadline - prepared.began < prepared.rules.lease
+
+    async def _lengthen(self, short: Sequence[Prepared]) -> set[GrantId]:
+        """Extend leases in one statement per length; the grants whose lease was lost."""
+        lost: set[GrantId] = set()
+        for lease in {one.rules.lease for one in short}:
+            ones = [one for one in short if one.rules.lease == lease]
+            began = self._clock.monotonic()
+            held = await self._offload(
+                self._claims.extend, [one.claim for one in ones], lease=lease
+            )
+            for one in ones:
+                one.deadline = began + lease
+                self._lease[one.claim.provider] = lease
+            lost |= {one.claim.grant for one in ones} - held
+        return lost

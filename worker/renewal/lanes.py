@@ -1,0 +1,76 @@
+"""One lane per provider host: claimed attempts wait here, and as many run as the host bears."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from worker.domain.exchange import Limits
+from worker.domain.ports import Clock
+from worker.renewal.pacing import Pace
+from worker.renewal.prepared import Prepared
+
+Work = Callable[[Prepared, "Lane"], Awaitable[None]]
+
+
+class Lane:
+    """A queue, and runners that share it. One task per place under way, none per token."""
+
+    def __init__(self, host: str, limits: Limits, *, clock: Clock, work: Work) -> None:
+        self.host = host
+        self.pace = Pace(limits)
+        self.running = 0
+        self._queue: deque[Prepared] = deque()
+        self._clock = clock
+        self._work = work
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def load(self) -> int:
+        return self.running + len(self._queue)
+
+    @property
+    def room(self) -> int:
+        """How many more claims can soon be under way: half a round waits ready in the queue."""
+        now = self._clock.monotonic()
+        if self.pace.shut_until(now) is not None or self.pace.backlog(now) > 1.0:
+            return 0
+        limit = self.pace.limit
+        return max(0, limit + limit // 2 - self.load)
+
+    def submit(self, prepared: Prepared) -> None:
+        self._queue.append(prepared)
+        self._fill()
+
+    def overdue(self) -> Iterable[Prepared]:
+        """Take out what has waited so long that it may not be sent any more."""
+        now = self._clock.monotonic()
+        late = [one for one in self._queue if one.send_before <= now]
+        if late:
+            self._queue = deque(one for one in self._queue if one.send_before > now)
+        return late
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        return set(self._tasks)
+
+    async def _run(self) -> None:
+        try:
+            while self._queue and self.running <= max(1, self.pace.limit):
+                prepared = self._queue.popleft()
+                if (wait := self.pace.slot(self._clock.monotonic())) > 0:
+                    await self._clock.sleep(wait)
+                await self._work(prepared, self)
+                self._fill()
+        finally:
+            self.running -= 1
+
+    def _fill(self) -> None:
+        """Start a runner for each free place, as far as there is work for them."""
+        idle = 0
+        while self._queue and self.running < self.pace.limit and idle < len(self._queue):
+            idle += 1
+            self.running += 1
+            task = asyncio.get_running_loop().create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,126 @@
+"""What renewing needs beyond `domain.ports`; store and journal meet these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from worker.domain.attempt import Brought, Ending, Settled, Unfinished
+from worker.domain.grant import Claim, GrantId
+
+
+class DueWork(Protocol):
+    """One tenant has grants due at one provider."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def since(self) -> datetime: ...
+
+
+class Claims(Protocol):
+    """Synchronous. Raises everywhere: TransientError, the store is away."""
+
+    def due(self) -> Sequence[DueWork]: ...
+
+    def claim_due(
+        self,
+        provider: str,
+        tenants: Sequence[str],
+        *,
+        each: int,
+        lease: float,
+        since: Mapping[str, datetime],
+    ) -> Sequence[Claim]:
+        """Committed when it returns (I5); soonest to expire first."""
+
+    def unfinished(self, provider: str, dead: Iterable[str]) -> Sequence[Unfinished]: ...
+
+    def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> Sequence[Claim]: ...
+
+    def extend(self, claims: Sequence[Claim], *, lease: float) -> set[GrantId]:
+        """Those of which the lease still was ours."""
+
+    def reread(self, grant: GrantId) -> None: ...
+
+
+class Settling(Protocol):
+    """Synchronous. Writes endings, a group in one transaction."""
+
+    def settle(self, endings: Sequence[Ending]) -> Settled:
+        """Raises: TransientError (settle the same again), PermanentError (settle each alone)."""
+
+    def counter(self, process: str) -> int:
+        """How many groups with rotated tokens the store remembers of a process of this node."""
+
+    def restore_counter(self, process: str, value: int) -> None:
+        """After a rollback was repaired from the journals."""
+
+
+class Journal(Protocol):
+    """Of this process."""
+
+    @property
+    def process(self) -> str: ...
+
+    async def append(self, brought: Brought) -> int:
+        """Durable when it returns. Raises: TransientError, the disk refuses."""
+
+    def mark(self, entries: Sequence[int], counter: int) -> None: ...
+
+    async def probe(self) -> bool: ...
+
+    def history(self) -> Sequence[Brought]:
+        """Everything of the last day, oldest first."""
+
+    async def close(self) -> None: ...
+
+
+class Dead(Protocol):
+    """A process of this node that is proved to be gone, and what its journal holds."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def left(self) -> Sequence[Brought]: ...
+
+    @property
+    def kept(self) -> Sequence[Brought]: ...
+
+    @property
+    def counter(self) -> int: ...
+
+    @property
+    def damaged(self) -> Sequence[str]: ...
+
+    def replayed(self) -> None: ...
+
+
+class NodeJournals(Protocol):
+    """The journals of this node's processes. Synchronous."""
+
+    def unreplayed(self) -> AbstractContextManager[Iterator[Dead]]: ...
+
+    def all_dead(self) -> AbstractContextManager[Iterator[Dead]]: ...
+
+    def replayed_names(self) -> frozenset[str]:
+        """Dead processes whose journals hold nothing that the store lacks."""
+
+    def is_alive(self, process: str) -> bool: ...
+
+
+class Hosts(Protocol):
+    """Provider hosts that asked us to wait, shared by all processes. Synchronous."""
+
+    def block(
+        self, host: str, until: datetime, why: str, *, now: datetime | None = None
+    ) -> None: ...
+
+    def blocked(self, now: datetime) -> Mapping[str, datetime]: ...

@@ -1,0 +1,134 @@
+"""Turns an answer into sealed tokens, before anything about it is judged (protocol 6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from worker.domain.attempt import Brought
+from worker.domain.exchange import Reading, Rotation, Salvaged
+from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet
+from worker.domain.ports import Vault
+from worker.domain.schedule import renewal_time, spread_of
+from worker.domain.secret import Secret
+from worker.renewal.endings import notice_of
+from worker.renewal.prepared import Prepared
+
+
+class Salvager:
+    """Seals under the generation that the claim has reserved."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def subject(self, claim: Claim, kind: str) -> Secret | None:
+        """The current refresh ("rt") or access ("at") token. Raises: TamperError."""
+        tokens = claim.tokens
+        sealed = tokens.refresh_token if kind == "rt" else tokens.access_token
+        if sealed is None:
+            return None
+        return self._vault.open(
+            sealed,
+            tenant=claim.key.tenant,
+            grant=claim.grant,
+            generation=tokens.generation,
+            kind=kind,
+            key=tokens.refresh_key if kind == "rt" else tokens.access_key,
+        )
+
+    def brought(
+        self, prepared: Prepared, salvaged: Salvaged, reading: Reading, *, asked_at: datetime
+    ) -> Brought | None:
+        """Whatever tokens there are; None where there is nothing that could be lost."""
+        if reading.tokens is not None:
+            return self._renewed(prepared, reading.tokens)
+        if salvaged.refresh_token is None:
+            return None
+        found = self._sealed(
+            prepared.claim, salvaged.access_token, salvaged.refresh_token, issued_at=asked_at
+        )
+        return replace(found, read=False) if found.rotated else None
+
+    def _renewed(self, prepared: Prepared, tokens: TokenSet) -> Brought:
+        claim, lifetimes = prepared.claim, prepared.provider.lifetimes
+        brought = self._sealed(
+            claim, tokens.access_token, tokens.refresh_token, issued_at=tokens.issued_at
+        )
+        echoed = _echoed(prepared, brought, tokens)
+        not_before = lifetimes.not_before
+        return replace(
+            brought,
+            token_type=tokens.token_type,
+            scope=tokens.scope,
+            expiry=tokens.expiry,
+            expires_at=tokens.expires_at,
+            refresh_expires_at=tokens.refresh_expires_at,
+            due_at=renewal_time(
+                issued_at=tokens.issued_at,
+                expiry=tokens.expiry,
+                expires_at=tokens.expires_at,
+                lifetimes=lifetimes,
+                spread=spread_of(claim.grant),
+                refresh_expires_at=tokens.refresh_expires_at,
+            ),
+            not_before=tokens.issued_at + not_before if not_before else None,
+            echoed=echoed,
+            healed=claim.suspect_since is not None,
+            notices=(notice_of(claim, "same_refresh_token", "C22"),) if echoed else (),
+        )
+
+    def _sealed(
+        self, claim: Claim, at: Secret | None, rt: Secret | None, *, issued_at: datetime
+    ) -> Brought:
+        """A refresh token that did not come is the one that was spent: sealed anew, because a
+        ciphertext opens for its own generation only (I16)."""
+        rt = rt or self.subject(claim, "rt")
+        return Brought(
+            grant=claim.grant,
+            tenant=claim.key.tenant,
+            connection=claim.key.connection,
+            provider=claim.provider,
+            user_id=claim.user_id,
+            attempt=claim.attempt,
+            fence=claim.fence,
+            parent_fp=claim.parent_fp,
+            family=claim.family,
+            generation=claim.next_generation,
+            access_token=self._seal(claim, at, "at"),
+            refresh_token=self._seal(claim, rt, "rt"),
+            at_fp=self._fp(at),
+            rt_fp=self._fp(rt),
+            token_type="Bearer",
+            scope=None,
+            issued_at=issued_at,
+            expiry=ExpiryKind.UNTOLD,
+            expires_at=None,
+            refresh_expires_at=None,
+            due_at=issued_at,
+            not_before=None,
+            logged_in_at=claim.logged_in_at,
+        )
+
+    def _seal(self, claim: Claim, secret: Secret | None, kind: str) -> bytes | None:
+        if secret is None:
+            return None
+        return self._vault.seal(
+            secret,
+            tenant=claim.key.tenant,
+            grant=claim.grant,
+            generation=claim.next_generation,
+            kind=kind,
+            key=claim.tokens.access_key if kind == "at" else claim.tokens.refresh_key,
+        )
+
+    def _fp(self, secret: Secret | None) -> Fingerprint | None:
+        return None if secret is None else self._vault.fingerprint(secret)
+
+
+def _echoed(prepared: Prepared, brought: Brought, tokens: TokenSet) -> bool:
+    """C22: a token sent again came back itself, where each use should bring another."""
+    claim = prepared.claim
+    resent = prepared.sent > 1 or claim.earlier is not None
+    rotates = prepared.rules.rotation in (Rotation.G, Rotation.S) or claim.rotated_before
+    same = tokens.refresh_token is not None and brought.rt_fp == claim.parent_fp
+    return resent and rotates and same
