@@ -43,6 +43,8 @@ DEAD = replace(EXPIRED, state=GrantState.NEEDS_REAUTH)
 NO_RT = replace(OURS, rt_fp=None)
 LONE_AT = replace(LOGIN, rt_fp=None)
 
+ERASED = replace(OURS, state=GrantState.ERASED, tombstoned_at=NOW - timedelta(hours=1))
+
 
 def waits(why: str, *, for_: timedelta = timedelta(0)) -> Ours:
     waiting = {NEW_RT: Waiting(why=why, since=NOW - for_)}
@@ -174,11 +176,36 @@ CASES = {
         Kind.IGNORE,
         Why.STALE,
     ),
-    "I14 what is erased stays erased": (
+    "M6 what waited for its scopes is taken when nothing else works": (
+        replace(waits(Why.FEWER_SCOPES), state=GrantState.NEEDS_REAUTH),
+        LOGIN,
+        Kind.PROMOTE,
+        Why.LOGIN,
+    ),
+    "I14 what is being revoked gets no new life, and new tokens are revoked with it": (
         replace(OURS, state=GrantState.TOMBSTONED),
         LOGIN,
+        Kind.KEEP_CANDIDATE,
+        Why.TOMBSTONED,
+    ),
+    "I14 an old copy does not bring back what is erased": (
+        ERASED,
+        replace(LOGIN, rt_fp=OLD_RT, consented_at=NOW),
         Kind.IGNORE,
         Why.ERASED,
+    ),
+    "I14 nor does a login from before, read late": (
+        ERASED,
+        replace(LOGIN, consented_at=ERASED.tombstoned_at),
+        Kind.IGNORE,
+        Why.ERASED,
+    ),
+    "I14 nor one whose time nobody knows": (ERASED, LOGIN, Kind.IGNORE, Why.ERASED),
+    "a login made afterwards is another consent": (
+        ERASED,
+        replace(LOGIN, consented_at=NOW),
+        Kind.CREATE_ANEW,
+        Why.NEW,
     ),
 }
 

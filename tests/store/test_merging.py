@@ -327,6 +327,31 @@ def test_what_is_erased_is_not_brought_back(tenant):
     assert (tenant.grant().state, tenant.grant().refresh_token) == ("erased", None)
 
 
+def test_a_login_during_a_revocation_is_left_to_the_revoker(tenant):
+    tenant.pull(copy())
+    tenant.change(state="tombstoned", tombstoned_at=T0)
+    tenant.pull(copy("rt-1", "at-1", login="2:second"))
+    row, (late,) = tenant.grant(), tenant.candidates()
+    assert (row.state, late.why, tenant.opened(late, "rt", row)) == (
+        "tombstoned",
+        "tombstoned",
+        "rt-1",
+    )
+
+
+def test_a_user_who_comes_back_after_his_erasure_gets_a_new_grant(tenant):
+    tenant.pull(copy())
+    erased = tenant.grant().id
+    gone = dict.fromkeys(("access_token", "refresh_token", "access_key", "refresh_key", "rt_fp"))
+    tenant.change(state="erased", tombstoned_at=T0, **gone)
+    tenant.now = T0 + HOUR
+    tenant.pull(copy())  # the copy of before, should it turn up
+    assert tenant.grant().state == "erased"
+    tenant.pull(copy("rt-1", "at-1", login="2:second", issued_at=tenant.now))
+    assert tenant.grant().id != erased
+    assert tenant.tokens == ("rt-1", "at-1")
+
+
 def test_connection_and_user_of_one_name_are_two_grants(tenant):
     admin = replace(copy(), key=replace(copy().key, part=GrantPart.ADMIN), user_id=None)
     begun = tenant.pulls.begin("acme", "connection:google-oauth2", now=T0)

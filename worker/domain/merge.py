@@ -22,7 +22,10 @@ from worker.domain.secret import Secret
 # token is called a stranger's only when a second look, this much later, still finds no login.
 SECOND_LOOK = timedelta(seconds=30)
 
-_GONE = frozenset({GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED})
+# A login counts as later than an erasure only by more than Auth0's clock and ours may differ.
+CLOCK_DOUBT = timedelta(minutes=2)
+
+_ENDING = frozenset({GrantState.TOMBSTONED, GrantState.REVOKING})
 
 
 class Kind(StrEnum):
@@ -30,6 +33,7 @@ class Kind(StrEnum):
 
     IGNORE = "ignore"
     CREATE = "create"
+    CREATE_ANEW = "create_anew"  # in the place of an erased grant: the user has consented again
     ADOPT = "adopt"  # a new family becomes current, the old one a candidate
     PROMOTE = "promote"  # as adopt, with tokens that already wait as a candidate
     TAKE_ACCESS_TOKEN = "take_access_token"
@@ -52,6 +56,7 @@ class Why(StrEnum):
     UNEXPLAINED = "unexplained"
     SHARED_SPENDER = "shared_spender"
     MIRRORED = "mirrored"  # quarantined: we follow Auth0's copy and spend nothing of it
+    TOMBSTONED = "tombstoned"
     ERASED = "erased"
 
 
@@ -79,6 +84,7 @@ class Ours:
     expires_at: datetime | None
     in_flight: bool  # a claim's lease runs: an exchange may be under way
     pull_fence: int
+    tombstoned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,7 @@ class Theirs:
     scope: frozenset[str] | None  # identities carry none, as a rule
     login: str | None
     expired: bool = False  # the access token, by the best evidence there is of its issue
+    consented_at: datetime | None = None  # evidence of the login that brought them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,11 +143,31 @@ def _refused(ours: Ours, theirs: Theirs, fence: int) -> Decision | None:
     """What is not looked at any closer."""
     if fence <= ours.pull_fence:
         return Decision(kind=Kind.IGNORE, why=Why.OVERTAKEN)
-    if ours.state in _GONE:
-        return Decision(kind=Kind.IGNORE, why=Why.ERASED)
     if theirs.rt_fp is None and theirs.at_fp is None:
         return _NOTHING
+    if ours.state is GrantState.ERASED:
+        return _after_erasure(ours, theirs)
+    if ours.state in _ENDING:
+        return _before_erasure(ours, theirs)
     return None
+
+
+def _before_erasure(ours: Ours, theirs: Theirs) -> Decision:
+    """A grant that is being revoked gets no new life; what is new at Auth0 is revoked with it."""
+    known = theirs.rt_fp is None or theirs.rt_fp in ours.seen or theirs.rt_fp in ours.waiting
+    kind = Kind.IGNORE if known else Kind.KEEP_CANDIDATE
+    return Decision(kind=kind, why=Why.TOMBSTONED)
+
+
+def _after_erasure(ours: Ours, theirs: Theirs) -> Decision:
+    """Nothing brings an erased grant back (I14). Tokens never seen, of a login made after the
+    end, are another consent, and make another grant."""
+    login, end = theirs.consented_at, ours.tombstoned_at
+    later = login is not None and end is not None and login > end + CLOCK_DOUBT
+    fresh = theirs.rt_fp not in ours.seen and theirs.at_fp != ours.upstream_at_fp
+    if later and fresh:
+        return Decision(kind=Kind.CREATE_ANEW, why=Why.NEW)
+    return Decision(kind=Kind.IGNORE, why=Why.ERASED)
 
 
 def _of_new_family(ours: Ours, theirs: Theirs, now: datetime, required: frozenset[str]) -> Decision:
@@ -162,8 +189,9 @@ def _of_waiting(ours: Ours, theirs: Theirs, waiting: Waiting, now: datetime) -> 
         if now - waiting.since < SECOND_LOOK:
             return Decision(kind=Kind.LOOK_AGAIN, why=Why.UNEXPLAINED)
         return Decision(kind=Kind.QUARANTINE, why=Why.SHARED_SPENDER)
-    if waiting.why not in (Why.UNEXPLAINED, Why.LOGIN):
-        return Decision(kind=Kind.IGNORE, why=Why.STALE)  # a superseded family, or fewer scopes
+    needed = waiting.why == Why.FEWER_SCOPES and not _serves(ours, now)
+    if waiting.why not in (Why.UNEXPLAINED, Why.LOGIN) and not needed:
+        return Decision(kind=Kind.IGNORE, why=Why.STALE)  # a superseded family, or not good enough
     if ours.in_flight:
         return Decision(kind=Kind.LOOK_AGAIN, why=Why.IN_FLIGHT)
     return Decision(kind=Kind.PROMOTE, why=Why.LOGIN)
@@ -238,5 +266,4 @@ class Arrival:
     expires_at: datetime | None
     login: str | None  # as `Theirs.login`
     required: frozenset[str] = frozenset()
-    born_at: datetime | None = None  # when the Auth0 user was created
     token_type: str = "Bearer"

@@ -207,6 +207,7 @@ def theirs_of(arrival: Arrival, prints: Fingerprints, now: datetime) -> Theirs:
         scope=words(arrival.scope),
         login=arrival.login,
         expired=_surely_expired(arrival, now),
+        consented_at=arrival.issued_at,
     )
 
 

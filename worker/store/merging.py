@@ -16,13 +16,12 @@ from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.domain.errors import PermanentError, TransientError
-from worker.domain.grant import ExpiryKind, Fingerprint, GrantId, GrantKey, GrantPart, GrantState
+from worker.domain.grant import Fingerprint, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.merge import (
     Arrival,
     Decision,
     Kind,
     Ours,
-    Waiting,
     Why,
     decide,
     state_after,
@@ -40,8 +39,8 @@ from worker.store.filling import (
     superseded,
     theirs_of,
     unclaimed,
-    words,
 )
+from worker.store.merge_view import View
 from worker.store.pulls import Begun, fences_taken, still_latest
 from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
 
@@ -129,13 +128,14 @@ class _Merging:
         self._begun = begun
         self._actor = actor
         self._now = now
+        self._view = View(connection, now)
         self._fences = fences_taken(connection, begun.tenant)
         self.records: list[AuditRecord] = []
 
     def one(self, arrival: Arrival) -> MergedGrant:
         prints = Fingerprints.of(arrival, self._vault)
-        row = self._locked(arrival.key)
-        ours = self._ours(row, prints) if row is not None else None
+        row = self._view.locked(arrival.key)
+        ours = self._view.ours(row, prints) if row is not None else None
         theirs = theirs_of(arrival, prints, self._now)
         decision = decide(
             ours, theirs, fence=self._begun.fence, now=self._now, required=arrival.required
@@ -146,6 +146,8 @@ class _Merging:
             return MergedGrant(
                 key=arrival.key, grant=grant, decision=decision, state=state, had_tokens=False
             )
+        if decision.kind is Kind.CREATE_ANEW:
+            return self._anew(row, arrival, prints, decision)
         if decision.why not in (Why.OVERTAKEN, Why.ERASED) and decision.kind is not Kind.LOOK_AGAIN:
             self._apply(decision, row, ours, arrival, prints)
         had = row.upstream_at_fp is not None or row.upstream_rt_fp is not None
@@ -185,46 +187,6 @@ class _Merging:
                 owners.append(owner)
         return tuple(owners)
 
-    def _locked(self, key: GrantKey) -> Any:
-        asked = select(_grants).where(
-            GrantRow.tenant == key.tenant,
-            GrantRow.connection == key.connection,
-            GrantRow.identity_user_id == key.identity_user_id,
-            GrantRow.part == key.part.value,
-        )
-        return self._db.execute(asked.with_for_update()).one_or_none()
-
-    def _ours(self, row: Any, prints: Fingerprints) -> Ours:
-        return Ours(
-            state=GrantState(row.state),
-            rt_fp=row.rt_fp,
-            at_fp=row.at_fp,
-            seen=self._seen(row.id, prints.rt),
-            waiting=self._waiting(row.id),
-            upstream_at_fp=row.upstream_at_fp,
-            login=row.upstream_login,
-            scope=words(row.scope),
-            expiry=ExpiryKind(row.expiry),
-            expires_at=row.expires_at,
-            in_flight=row.attempt is not None and row.lease_until > self._now,
-            pull_fence=row.pull_fence,
-        )
-
-    def _seen(self, grant: GrantId, rt: Fingerprint | None) -> frozenset[Fingerprint]:
-        if rt is None:
-            return frozenset()
-        asked = select(SeenRefreshTokenRow.fp).where(
-            SeenRefreshTokenRow.grant_id == grant, SeenRefreshTokenRow.fp == rt
-        )
-        return frozenset(Fingerprint(fp) for fp in self._db.execute(asked).scalars())
-
-    def _waiting(self, grant: GrantId) -> dict[Fingerprint, Waiting]:
-        asked = select(CandidateRow.rt_fp, CandidateRow.why, CandidateRow.created_at).where(
-            CandidateRow.grant_id == grant, CandidateRow.spent_at.is_(None)
-        )
-        rows = self._db.execute(asked)
-        return {Fingerprint(fp): Waiting(why=why, since=since) for fp, why, since in rows}
-
     def _create(self, arrival: Arrival, prints: Fingerprints) -> GrantId:
         grant = GrantId(uuid4())
         access, refresh = self._vault.new_keys(arrival.key.tenant, grant)
@@ -248,6 +210,23 @@ class _Merging:
         self._remember(grant, prints.rt, 0)
         self._record("grant_created", grant, {"provider": arrival.provider})
         return grant
+
+    def _anew(
+        self, row: Any, arrival: Arrival, prints: Fingerprints, decision: Decision
+    ) -> MergedGrant:
+        """A new grant with keys of its own; of the erased one only the audit remains."""
+        erased = GrantId(row.id)
+        self._record("replaced_after_erasure", erased, {})
+        seen = delete(SeenRefreshTokenRow).where(SeenRefreshTokenRow.grant_id == erased)
+        self._db.execute(seen)
+        self._db.execute(delete(GrantRow).where(GrantRow.id == erased))
+        return MergedGrant(
+            key=arrival.key,
+            grant=self._create(arrival, prints),
+            decision=decision,
+            state=GrantState.ACTIVE,
+            had_tokens=False,
+        )
 
     def _apply(
         self, decision: Decision, row: Any, ours: Ours, arrival: Arrival, prints: Fingerprints
@@ -318,7 +297,7 @@ class _Merging:
         generation: int,
         state: GrantState,
     ) -> dict[str, Any]:
-        twin = self._holder(row["id"], prints.rt)
+        twin = self._view.holder(row["id"], prints.rt)
         return current_of(
             row,
             arrival,
@@ -330,14 +309,6 @@ class _Merging:
             now=self._now,
         )
 
-    def _holder(self, grant: GrantId, rt: Fingerprint | None) -> GrantId | None:
-        """Another grant that spends this very refresh token already: ours is its alias (C18)."""
-        if rt is None:
-            return None
-        asked = select(GrantRow.id).where(GrantRow.rt_fp == rt, GrantRow.id != grant)
-        holder = self._db.execute(asked).scalar_one_or_none()
-        return None if holder is None else GrantId(holder)
-
     def _drop_candidate(self, grant: GrantId, rt: Fingerprint | None) -> None:
         mine = (CandidateRow.grant_id == grant, CandidateRow.rt_fp == rt)
         self._db.execute(delete(CandidateRow).where(*mine))
@@ -348,7 +319,7 @@ class _Merging:
             self._db.execute(insert(CandidateRow).values(**superseded(row, self._now)))
 
     def _remember(self, grant: GrantId, rt: Fingerprint | None, generation: int) -> None:
-        if rt is not None and not self._seen(grant, rt):
+        if rt is not None and not self._view.seen(grant, rt):
             seen = {"grant_id": grant, "fp": rt, "generation": generation, "seen_at": self._now}
             self._db.execute(insert(SeenRefreshTokenRow).values(**seen))
 
