@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +20,7 @@ from worker.events import Intake, Spool
 from worker.handout import Explain, Handout
 from worker.ingress import TenantDoors, basic, bearer, custom, routes, verbatim
 from worker.monitoring.logs import logger
+from worker.providers import Catalogue
 from worker.revocation import Requests, nature_from
 from worker.settings import Settings, TenantSettings
 from worker.store import outbox
@@ -42,7 +43,12 @@ def build_web(settings: Settings) -> FastAPI:
     clock, offload = base.clock, base.offload
     return build_app(
         handout=Handout(
-            grants=grants, vault=base.vault(), hints=base.hints, clock=clock, offload=offload
+            grants=grants,
+            vault=base.vault(),
+            hints=base.hints,
+            clock=clock,
+            offload=offload,
+            dies_when_renewed=dies_when_renewed(base.catalogue),
         ),
         explain=Explain(grants=grants, clock=clock, offload=offload),
         requests=Requests(
@@ -79,6 +85,12 @@ def keys_of(base: Base) -> KeyBook:
             for key in base.settings.api_keys
         ],
     )
+
+
+def dies_when_renewed(catalogue: Catalogue) -> Callable[[str], bool]:
+    """Whether an entry's old access token ends at the renewal, so that no cache may outlive it."""
+    names = {n for n in catalogue.names() if catalogue[n].lifetimes.access_ends_at_refresh}
+    return names.__contains__
 
 
 def doors_of(tenant: TenantSettings) -> TenantDoors:

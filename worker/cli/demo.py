@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,19 +21,17 @@ from worker.client import TokenClient
 from worker.domain.errors import ConfigurationError
 from worker.rehearsal import RunningStage, StageSettings, rehearsal, webhooks, write_config
 from worker.rehearsal.config import TENANT
+from worker.rehearsal.scenario import Cast, Story
 
 DIRECTORY = Path(".evergrant-demo")
 LIFETIME = 8.0  # seconds that an access token lives here; at Google it is an hour
 _MARK = ".evergrant-demo"  # in a directory that we made, and may therefore wipe
 
-_PEOPLE = ("rosa", "emil", "noor")
-_TROUBLED = "oauth2"  # the provider that misbehaves for a while
-_TROUBLED_LIFETIME = 16.0
-_LEAVER = "emil"  # withdraws his consent at …
-_LEFT = "google-oauth2"
+_TROUBLED = "waad"  # the provider that misbehaves for a while
+_TROUBLE_FOR = 3.0  # seconds
 
 
-@dataclass(slots=True)
+@dataclass
 class Play:
     """One run: what is on stage, and what has happened so far."""
 
@@ -41,68 +40,60 @@ class Play:
     app: App
     view: View
     seconds: float
-    subjects: dict[tuple[str, str], Subject] = field(default_factory=dict)
+    users: int
+    cast: Cast = field(default_factory=Cast)
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
-        """Follow the timeline; look at everything four times a second."""
-        scenes = self._timeline()
-        self.app.start()
+        """Let the story play; look at everything four times a second."""
+        story = Story(
+            self.stage,
+            seconds=self.seconds,
+            users=self.users,
+            trouble=_TROUBLED,
+            trouble_for=_TROUBLE_FOR,
+        )
+        self.cast, ended = story.cast, threading.Event()
+        playing = threading.Thread(target=story.play, args=(self._tell,), kwargs={"stop": ended})
+        self.app.start(self._subjects)
+        playing.start()
         try:
-            self._follow(scenes)
+            while playing.is_alive():
+                self.view.show(self.elapsed, self.seconds, rows_of(self))
+                playing.join(0.25)
         finally:
+            ended.set()
             self.app.stop()
 
-    def _follow(self, scenes: list[tuple[float, str, Callable[[], None]]]) -> None:
-        while (elapsed := time.monotonic() - self.began) < self.seconds:
-            while scenes and scenes[0][0] <= elapsed:
-                _, told, act = scenes.pop(0)
-                self.view.tell(elapsed, told)
-                act()
-            self.view.show(elapsed, self.seconds, rows_of(self))
-            time.sleep(0.25)
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
 
-    def _timeline(self) -> list[tuple[float, str, Callable[[], None]]]:
-        about = self.stage.about()
-        logins = [
-            (0.5 + 0.1 * at, f"{person} logs in through {connection}",
-             lambda c=connection, p=person, f=facts: self._login(c, p, f, about))
-            for at, (person, (connection, facts)) in enumerate(
-                (person, pair) for person in _PEOPLE for pair in about["connections"].items()
+    def _tell(self, what: str) -> None:
+        self.view.tell(self.elapsed, what)
+
+    def _subjects(self) -> list[Subject]:
+        """Whom the app works for, as of now."""
+        about = self._about
+        return [
+            Subject(
+                user_id=member.user_id,
+                connection=member.connection,
+                provider=(provider := about["connections"][member.connection]["provider"]),
+                api=f"{about['providers'][provider]}/api/me",
+                left=member in (self.cast.withdrawn, self.cast.deleted),
             )
-        ]  # fmt: skip
-        provider = about["connections"]["acme-tracker"]["provider"]
-        trouble = self.seconds * 0.30
-        return sorted(
-            [
-                *logins,
-                (4.0, "a directory sync at acme-workspace",
-                 lambda: self.stage.do("directory_sync", name="acme-workspace")),
-                (trouble, f"{provider} answers 502 with HTML, for a second and a half",
-                 lambda: self.stage.do("faults", provider=provider, profile="html_502",
-                                       for_seconds=1.5)),
-                (6.0, f"{_LEAVER} withdraws consent at {_LEFT}", self._withdraw),
-            ],
-            key=lambda scene: scene[0],
-        )  # fmt: skip
+            for member in list(self.cast.members)
+        ]
 
-    def _login(
-        self, connection: str, person: str, facts: dict[str, str], about: dict[str, Any]
-    ) -> None:
-        user_id = self.stage.login(connection, person)
-        provider = facts["provider"]
-        api = f"{about['providers'][provider]}/api/me"
-        subject = Subject(user_id, connection, provider, api)
-        self.subjects[(person, connection)] = subject
-        self.app.works_for(subject)
-
-    def _withdraw(self) -> None:
-        self.app.knows_withdrawn(self.subjects[(_LEAVER, _LEFT)])
-        self.stage.do("withdraw_consent", provider=_LEFT, subject=_LEAVER)
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        return self.stage.about()
 
 
 def demo(
     seconds: Annotated[float, typer.Option(min=15, help="How long the play lasts.")] = 35,
+    users: Annotated[int, typer.Option(min=9, help="How many log in.")] = 40,
     as_json: Json = False,
 ) -> None:
     """Watch Evergrant do its whole job: a rehearsal tenant, its providers, and an app that reads.
@@ -112,15 +103,14 @@ def demo(
     """
     directory = _directory()
     view: View = Screen() if err.is_terminal and not as_json else Plain(quiet=as_json)
-    lifetimes = {"*": LIFETIME, _TROUBLED: _TROUBLED_LIFETIME}
     with ExitStack() as stack:
         view.tell(0, "starting the rehearsal tenant and Evergrant")
-        stage = stack.enter_context(rehearsal(StageSettings(lifetimes=lifetimes, pace=0.2)))
+        stage = stack.enter_context(rehearsal(StageSettings(lifetimes={"*": LIFETIME}, pace=0.2)))
         config = write_config(directory / "evergrant.toml", stage.stage)
         product = stack.enter_context(running(directory, _settings(config)))
         stage.do("send_to", **webhooks(product.url))
         tokens = stack.enter_context(TokenClient(product.url, product.api_key, tenant=TENANT))
-        play = Play(stage, product, App(tokens), view, seconds)
+        play = Play(stage, product, App(tokens), view, seconds, users)
         with view:
             play.run()
         told = summary(play)
@@ -177,8 +167,7 @@ def summary(play: Play) -> dict[str, Any]:
     """What happened, and whether it was right."""
     rows, numbers = rows_of(play), play.product.numbers()
     ledger = play.stage.ledger()["total"]
-    leaver = play.subjects[(_LEAVER, _LEFT)]
-    state = play.product.grant_states(TENANT, leaver.user_id).get(_LEFT, "missing")
+    state = _state_of_who_withdrew(play)
     told: dict[str, Any] = {
         "seconds": round(time.monotonic() - play.began, 1),
         "events": numbers.events,
@@ -200,6 +189,14 @@ def summary(play: Play) -> dict[str, Any]:
     told["problems"] = problems_of(told)
     told["ok"] = not told["problems"]
     return told
+
+
+def _state_of_who_withdrew(play: Play) -> str:
+    member = play.cast.withdrawn
+    if member is None:
+        return "nobody"
+    states = play.product.grant_states(TENANT, member.user_id)
+    return states.get(member.connection, "missing")
 
 
 def problems_of(told: dict[str, Any]) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -24,6 +23,7 @@ class Subject:
     connection: str
     provider: str  # the stage's name for who issued the tokens
     api: str  # URL of that provider's API
+    left: bool = False  # the user withdrew or is gone: a refusal is his doing, not ours
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class Reads:
     """What an app saw, of one provider."""
 
     fresh: int = 0  # the provider took the token
+    mended: int = 0  # of these: after the client had reported one that was renewed meanwhile
     stale: int = 0  # it refused one that should have been good
     needs_login: int = 0  # told plainly that the user has to log in again
     away: int = 0  # told to come back later
@@ -43,12 +44,13 @@ class App:
 
     tokens: TokenClient
     reads: dict[str, Reads] = field(default_factory=lambda: defaultdict(Reads))
-    _subjects: list[Subject] = field(default_factory=list)
-    _withdrawn: set[Subject] = field(default_factory=set)
+    _subjects: Callable[[], Sequence[Subject]] = field(default=list)
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: Sequence[threading.Thread] = ()
 
-    def start(self) -> None:
+    def start(self, subjects: Callable[[], Sequence[Subject]]) -> None:
+        """Read for whoever `subjects` names, as often as there is time."""
+        self._subjects = subjects
         self._threads = [
             threading.Thread(target=self._work, args=(at,), name=f"app-{at}", daemon=True)
             for at in range(_THREADS)
@@ -61,57 +63,35 @@ class App:
         for thread in self._threads:
             thread.join(10)
 
-    def works_for(self, subject: Subject) -> None:
-        self._subjects.append(subject)
-
-    def knows_withdrawn(self, subject: Subject) -> None:
-        """From now on a refusal of this account's token is the user's doing, not ours."""
-        self._withdrawn.add(subject)
-
     def _work(self, first: int) -> None:
         with httpx.Client(trust_env=False, timeout=10) as http:
             at = first
             while not self._ended.wait(_PAUSE):
-                if self._subjects:
-                    self._read(http, self._subjects[at % len(self._subjects)])
+                if subjects := self._subjects():
+                    self._read(http, at % len(subjects))
                     at += 1
 
-    def _read(self, http: httpx.Client, subject: Subject) -> None:
+    def _read(self, http: httpx.Client, number: int) -> None:
+        subject = self._subjects()[number]
         reads = self.reads[subject.provider]
-        began_withdrawn = subject in self._withdrawn
         try:
-            token = self.tokens.get(subject.user_id, subject.connection)
+            answer = http.get(
+                subject.api, auth=self.tokens.auth(subject.user_id, subject.connection)
+            )
         except NotFoundError:
             return  # the login's webhook is still on its way
         except NeedsLoginError:
             reads.needs_login += 1
-            return
-        except TokenError:
+        except (TokenError, httpx.HTTPError):
             reads.away += 1
-            return
-        status = _called(http, subject, token.authorization)
-        if status == 200:
-            reads.fresh += 1
-        elif status != 401:
-            reads.broken += 1
-        elif began_withdrawn or subject in self._withdrawn:
-            self._report(subject, token.generation)
         else:
+            self._count(reads, number, answer)
+
+    def _count(self, reads: Reads, number: int, answer: httpx.Response) -> None:
+        if answer.status_code == 200:
+            reads.fresh += 1
+            reads.mended += bool(answer.history)
+        elif answer.status_code != 401:
+            reads.broken += 1
+        elif not self._subjects()[number].left:  # asked anew: he may have left while we called
             reads.stale += 1
-
-    def _report(self, subject: Subject, generation: int) -> None:
-        """As a good app does on a 401: ask once with `stale`, so that the grant is looked at."""
-        try:
-            self.tokens.get(subject.user_id, subject.connection, stale=generation)
-        except NeedsLoginError:
-            self.reads[subject.provider].needs_login += 1
-        except TokenError:
-            self.reads[subject.provider].away += 1
-
-
-def _called(http: httpx.Client, subject: Subject, authorization: str) -> int:
-    try:
-        return http.get(subject.api, headers={"Authorization": authorization}).status_code
-    except httpx.HTTPError:
-        time.sleep(_PAUSE)
-        return 0

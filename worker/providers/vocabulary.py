@@ -99,6 +99,7 @@ class Lifetimes(Table, frozen=True, kw_only=True):
     refresh: Duration = ""  # absolute
     refresh_from: Literal["issue", "login"] = "issue"  # "login": a refresh does not extend it
     idle: Duration = ""  # dies when unused for so long
+    access_ends_at_refresh: bool = False  # whatever `expires_in` said of the old access token
 
 
 class Timing(Table, frozen=True, kw_only=True):
