@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,18 +69,19 @@ def test_down_to_nothing_and_up_again(fresh: Engine) -> None:
 
 def test_processes_that_start_together_migrate_once(url: str) -> None:
     """The second waits for the first and finds nothing to do."""
-    code = (
-        "import sys; from worker.store import migrate; from worker.store.engine import open_engine;"
-        "migrate.upgrade(open_engine(sys.argv[1]))"
-    )
+    fork = multiprocessing.get_context("fork")  # Alembic's context is global to a process
+    together = fork.Barrier(3)
 
-    def start(_: int) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-c", code, url]
-        return subprocess.run(arguments, capture_output=True, text=True, check=False)
+    def start() -> None:
+        together.wait()
+        migrate.upgrade(open_engine(url))
 
-    with ThreadPoolExecutor(3) as pool:
-        for done in pool.map(start, range(3)):
-            assert done.returncode == 0, done.stderr
+    processes = [fork.Process(target=start) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
 
 
 def test_an_upgrade_that_fails_half_way_leaves_nothing(fresh: Engine) -> None:
