@@ -55,6 +55,9 @@ class Table:
             == (ask.tenant, ask.connection, ask.user_id)
         ]
 
+    def find_many(self, asks):
+        return [self.find(ask) for ask in asks]
+
     def by_id(self, grant):
         return next((held for held in self.rows if held.id == grant), None)
 

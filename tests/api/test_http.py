@@ -188,7 +188,7 @@ async def test_a_crash_tells_nothing(one_world, monkeypatch):
     def broken(_ask):
         raise RuntimeError("the password is hunter2")
 
-    monkeypatch.setattr(one_world.repository, "find", broken)
+    monkeypatch.setattr(one_world.repository, "find_many", broken)
     async with one_world.http() as http:
         answer = await http.get(TOKEN)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")

@@ -29,12 +29,12 @@ class Site(World):
             Route("/provider/moved", self._moved),
         ]
         self.asked = 0
-        find = self.repository.find
-        self.repository.find = lambda ask: self._counted(find, ask)
+        find = self.repository.find_many
+        self.repository.find_many = lambda asks: self._counted(find, asks)
 
-    def _counted(self, find, ask):
-        self.asked += 1
-        return find(ask)
+    def _counted(self, find, asks):
+        self.asked += len(asks)
+        return find(asks)
 
     async def _me(self, request):
         body = await request.body()

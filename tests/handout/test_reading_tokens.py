@@ -35,17 +35,19 @@ async def test_without_an_audit_there_is_no_answer(handout, grants, repository, 
         raise TransientError("store: disk full", code="store_away")
 
     grants.add()
-    monkeypatch.setattr(handout._audit, "_write", full)
+    monkeypatch.setattr(repository, "record", full)
     with pytest.raises(TransientError):
         await handout.token(key(), ask())
 
 
-async def test_audits_of_concurrent_reads_share_a_commit(handout, grants, audit, monkeypatch):
+async def test_audits_of_concurrent_reads_share_a_commit(
+    handout, grants, audit, repository, monkeypatch
+):
     grants.add()
     groups = []
-    write = handout._audit._write
+    write = repository.record
     monkeypatch.setattr(
-        handout._audit, "_write", lambda records: (groups.append(len(records)), write(records))
+        repository, "record", lambda records: (groups.append(len(records)), write(records))
     )
     await asyncio.gather(*(handout.token(key(), ask()) for _ in range(20)))
     assert sum(groups) == len(audit()) == 20

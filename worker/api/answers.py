@@ -101,7 +101,7 @@ class RevocationAnswer(BaseModel):
     grant: str
     state: str
     at_provider: str = Field(description="pending, or by_hand where the provider offers no way")
-    effect: str = Field(description="what a revocation ends there")
+    effect: str | None = Field(description="what it ends there; null: told by the timeline only")
     by_hand: str = Field(description="where a person ends it without us")
 
 

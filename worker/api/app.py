@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -125,8 +124,7 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, keys: KeyBook) -
         return await keys.holder(request.headers.getlist("authorization"))
 
     key_holder = Annotated[ApiKey, Depends(asker)]
-    scheme = Depends(HTTPBearer(auto_error=False, description="An API key: evg_…"))
-    v1 = APIRouter(prefix="/v1/{tenant:segment}", dependencies=[scheme], tags=["tokens"])
+    v1 = APIRouter(prefix="/v1/{tenant:segment}", tags=["tokens"])
 
     @v1.get(
         "/users/{user_id:segment}/tokens",
@@ -189,7 +187,7 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, keys: KeyBook) -
             {
                 "grant": str(begun.grant),
                 "state": begun.state,
-                "at_provider": "pending" if begun.effect else "by_hand",
+                "at_provider": "by_hand" if begun.effect == "" else "pending",
                 "effect": begun.effect,
                 "by_hand": begun.by_hand,
             },

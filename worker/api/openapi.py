@@ -18,6 +18,7 @@ def with_other_doors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     def whole() -> dict[str, Any]:
         document = own()
         _drop_defaults(document)
+        _ask_for_keys(document)
         for route in routes:
             if isinstance(route, Route) and route.include_in_schema:
                 document["paths"].setdefault(route.path_format, {}).update(_described(route))
@@ -49,3 +50,12 @@ def _drop_defaults(document: dict[str, Any]) -> None:
             operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
         document.get("components", {}).get("schemas", {}).pop(name, None)
+
+
+def _ask_for_keys(document: dict[str, Any]) -> None:
+    """Said here and not by a dependency, which would run again at every request."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "An API key: evg_…"}
+    document.setdefault("components", {})["securitySchemes"] = {"apiKey": scheme}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["security"] = [{"apiKey": []}]

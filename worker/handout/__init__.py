@@ -4,9 +4,8 @@ Nothing here can open a refresh token, and no read of the store selects one. The
 and the queue come in as ports; this room imports `domain` and metric names only.
 """
 
-from worker.handout.audit import GroupedAudit
 from worker.handout.explain import Explain, Explanation
 from worker.handout.ports import HeldGrants
 from worker.handout.read import Handed, Handout
 
-__all__ = ["Explain", "Explanation", "GroupedAudit", "Handed", "Handout", "HeldGrants"]
+__all__ = ["Explain", "Explanation", "Handed", "Handout", "HeldGrants"]

@@ -18,6 +18,9 @@ class HeldGrants(Protocol):
     def find(self, ask: Ask) -> Sequence[HeldGrant]:
         """What answers to tenant, connection and user (and identity); gone ones too."""
 
+    def find_many(self, asks: Sequence[Ask]) -> Sequence[Sequence[HeldGrant]]:
+        """`find` for several at once, in the same order."""
+
     def by_id(self, grant: GrantId) -> HeldGrant | None: ...
 
     def of_user(self, tenant: str, user_id: str) -> Sequence[HeldGrant]: ...

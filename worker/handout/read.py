@@ -19,8 +19,8 @@ from worker.domain.refusals import (
     NeedsLoginError,
 )
 from worker.domain.secret import Secret
-from worker.handout.audit import GroupedAudit
 from worker.handout.forcing import Forced
+from worker.handout.grouping import Grouped
 from worker.handout.ports import HeldGrants
 from worker.monitoring.metrics import HANDOUTS
 
@@ -59,7 +59,8 @@ class Handout:
         self._clock = clock
         self._offload = offload
         self._dies_when_renewed = dies_when_renewed
-        self._audit = GroupedAudit(grants.record, offload)
+        self._find = Grouped(grants.find_many, offload)
+        self._record = Grouped(self._write, offload)
         self._forced = Forced(
             grants=grants, hints=hints, clock=clock, offload=offload, patience=patience
         )
@@ -79,11 +80,11 @@ class Handout:
         return handed
 
     async def _token(self, key: ApiKey, ask: Ask) -> Handed:
-        asked_for = _single(key, ask, await self._offload(self._grants.find, ask))
+        asked_for = _single(key, ask, await self._find.ask(ask))
         holder = await self._holder(asked_for)
         if not enough(holder, ask, self._clock.now()):
             holder = await self._freshened(holder, ask, actor=f"key:{key.name}")
-        await self._audit.record(self._entry(key, asked_for, holder))
+        await self._record.ask(self._entry(key, asked_for, holder))  # I19: durable first
         return self._open(asked_for, holder)
 
     async def _holder(self, asked_for: HeldGrant) -> HeldGrant:
@@ -126,6 +127,10 @@ class Handout:
         self, holder: HeldGrant, code: str, reason: str, who: Actor | None, wait: timedelta
     ) -> AwayError:
         return AwayError(code=code, reason=reason, who=who, grant=holder.id, retry_after=wait)
+
+    def _write(self, records: Sequence[AuditRecord]) -> Sequence[None]:
+        self._grants.record(records)
+        return [None] * len(records)
 
     def _entry(self, key: ApiKey, asked_for: HeldGrant, holder: HeldGrant) -> AuditRecord:
         detail: dict[str, object] = {"generation": holder.generation}

@@ -19,9 +19,12 @@ WHOLE_CONSENT = "app"  # the provider ends everything the user allowed this clie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nature:
-    """What a provider offers: `effect` as in `Provider.revocation_effect`, "" for nothing."""
+    """What a provider offers: `effect` as in `Provider.revocation_effect`, "" for nothing.
 
-    effect: str
+    None: not known here; then it may be wide.
+    """
+
+    effect: str | None
     by_hand: str
 
 
@@ -29,7 +32,7 @@ class Nature:
 class Begun:
     grant: GrantId
     state: GrantState
-    effect: str
+    effect: str | None
     by_hand: str
 
 
@@ -70,7 +73,8 @@ class Requests:
 
     def _bury(self, held: HeldGrant, actor: str, wide: bool) -> Begun:
         nature = self._nature(held)
-        if nature.effect == WHOLE_CONSENT and not wide and (others := self._siblings(held)):
+        may_be_wide = nature.effect in (WHOLE_CONSENT, None)
+        if may_be_wide and not wide and (others := self._siblings(held)):
             raise TooWideError(others)
         selection = Selection(tenant=held.key.tenant, grant=held.id)
         self._tombstones.bury(selection, why="asked", actor=actor, now=self._clock.now())
@@ -96,16 +100,16 @@ class Requests:
 
 
 def nature_from(catalogue: Catalogue, connections: Connections) -> Callable[[HeldGrant], Nature]:
-    """Read it from the catalogue; a connection that is unknown or unreadable offers nothing."""
+    """Read it from the catalogue; of a connection that cannot be read nothing is known."""
 
     def nature(held: HeldGrant) -> Nature:
         try:
             connection = connections.get(held.key.tenant, held.key.connection)
             if connection is None:
-                return Nature(effect="", by_hand="")
+                return Nature(effect=None, by_hand="")
             provider = catalogue.entry(held.provider, connection)
         except ConfigurationError:
-            return Nature(effect="", by_hand="")
+            return Nature(effect=None, by_hand="")
         return Nature(effect=provider.revocation_effect, by_hand=provider.revocation_by_hand)
 
     return nature
