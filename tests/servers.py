@@ -405,6 +405,8 @@ def guard(owner: int, stop_signal: int, user: str, command: Sequence[str]) -> in
         with suppress(subprocess.TimeoutExpired):
             child.wait(timeout=0.5)
     _end_the_rest()
+    if _gone(owner):  # nobody will start it again, or clean up
+        shutil.rmtree(Path.cwd(), ignore_errors=True)
     code: int = child.returncode
     return abs(code)
 

@@ -73,3 +73,4 @@ def test_a_server_ends_with_the_process_that_owns_it(tmp_path: Path) -> None:
     while not _gone(guard) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _gone(guard)
+    assert not (tmp_path / "redis").exists()
