@@ -1,13 +1,12 @@
 """Throwaway PostgreSQL, Redis and RabbitMQ from the binaries on this machine, on free ports.
 
-Each server runs under a guard (this file, run as a script) that ends it when the test session
+Each server runs under a guard (guard.py) that ends it when the test session
 dies, however it dies. The session's servers are started by whichever xdist worker asks first and
 ended by the session that owns the directory; a drill makes a server of its own to kill and start.
 """
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
@@ -19,8 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+from tests import guard
 
 START_SECONDS = 60.0
 
@@ -67,8 +68,8 @@ class Server:
             self.prepare()
         command, environment = self.command()
         with (self.home / "output.log").open("ab") as log:
-            guard = subprocess.Popen(
-                [sys.executable, __file__, *self._guarded(), *command],
+            process = subprocess.Popen(
+                [sys.executable, guard.__file__, *self._guarded(), *command],
                 env={**os.environ, **environment},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -76,16 +77,16 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        self.guard = guard.pid
-        self._await(guard)
+        self.guard = process.pid
+        self._await(process)
 
     def _guarded(self) -> Sequence[str]:
         return [str(self._owner), str(int(self.stop_signal)), self.user]
 
-    def _await(self, guard: subprocess.Popen[bytes]) -> None:
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self.ready():
-            if guard.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 log = (self.home / "output.log").read_text(errors="replace")[-3000:]
                 raise RuntimeError(f"{self.name} did not start:\n{log}")
@@ -102,7 +103,7 @@ class Server:
     def _end(self, how: signal.Signals) -> None:
         if self.guard is None:
             return
-        end_guard(self.guard, how)
+        guard.end(self.guard, how)
         self.guard = None
 
     @property
@@ -308,8 +309,7 @@ class SessionServers:
     def end(self) -> None:
         """Stop whatever was started, and remove the directory."""
         for note in self._root.glob("*.json"):
-            guard = json.loads(note.read_text())["guard"]
-            end_guard(guard, signal.SIGUSR1)
+            guard.end(json.loads(note.read_text())["guard"], signal.SIGUSR1)
         shutil.rmtree(self._root, ignore_errors=True)
 
     @contextmanager
@@ -317,33 +317,6 @@ class SessionServers:
         with (self._root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-
-
-def end_guard(pid: int, how: signal.Signals) -> None:
-    """Ask a guard to end its server, and wait until both are gone; it need not be our child."""
-    deadline = time.monotonic() + 30
-    try:
-        os.kill(pid, how)
-        while time.monotonic() < deadline:
-            if _gone(pid):
-                return
-            time.sleep(0.02)
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def _gone(pid: int) -> bool:
-    try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return True
-    except ChildProcessError:
-        pass
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"  # ended; its parent has yet to notice
 
 
 def _binary(name: str, package: str, *places: str) -> str:
@@ -382,52 +355,3 @@ def _lent_user(*names: str) -> str:
             continue
         return name
     raise Missing(f"PostgreSQL refuses root, and there is no user {' or '.join(names)}")
-
-
-def guard(owner: int, stop_signal: int, user: str, command: Sequence[str]) -> int:
-    """Run `command`; end it politely on SIGTERM, at once on SIGUSR1 or when `owner` is gone.
-
-    Returns when all that the server started is gone as well, so that it can start again at once.
-    """
-    _adopt_orphans()
-    account = pwd.getpwnam(user) if user else None
-    child = subprocess.Popen(
-        command,
-        user=account.pw_uid if account else None,
-        group=account.pw_gid if account else None,
-        extra_groups=[] if account else None,
-    )
-    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(stop_signal))
-    signal.signal(signal.SIGUSR1, lambda *_: child.kill())
-    while child.poll() is None:
-        if _gone(owner):
-            child.kill()
-        with suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=0.5)
-    _end_the_rest()
-    if _gone(owner):  # nobody will start it again, or clean up
-        shutil.rmtree(Path.cwd(), ignore_errors=True)
-    code: int = child.returncode
-    return abs(code)
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of the server's orphans (Linux), in containers whose init reaps nobody."""
-    pr_set_child_subreaper = 36
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
-
-
-def _end_the_rest() -> None:
-    """Of our process group, such as epmd; and wait for all orphans, at most ten seconds."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.killpg(0, signal.SIGTERM)
-    deadline = time.monotonic() + 10
-    with suppress(ChildProcessError):
-        while time.monotonic() < deadline:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.01)
-
-
-if __name__ == "__main__":
-    sys.exit(guard(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]))

@@ -10,7 +10,8 @@ from kombu.connection import Connection
 from redis import Redis
 from sqlalchemy import Engine, text
 
-from tests.servers import Server, _gone
+from tests.guard import gone
+from tests.servers import Server
 from worker.store.engine import open_engine, reading, writing
 
 
@@ -70,7 +71,7 @@ def test_a_server_ends_with_the_process_that_owns_it(tmp_path: Path) -> None:
     )
     guard = int(done.stdout)
     deadline = time.monotonic() + 10
-    while not _gone(guard) and time.monotonic() < deadline:
+    while not gone(guard) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert _gone(guard)
+    assert gone(guard)
     assert not (tmp_path / "redis").exists()
