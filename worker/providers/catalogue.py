@@ -12,10 +12,10 @@ import msgspec
 from worker.domain.errors import ConfigurationError
 from worker.domain.exchange import ConnectionConfig
 from worker.providers import loading
-from worker.providers.asking import Surroundings
 from worker.providers.conditions import GrantSigns, holds, matches_host, matches_path, weight
 from worker.providers.provider import CatalogueProvider, Kind
 from worker.providers.vocabulary import Entry
+from worker.providers.wire import Surroundings
 
 # Strategies that say nothing about who is behind them: the token URL does.
 GENERIC = frozenset({"oauth2", "oidc", "custom"})

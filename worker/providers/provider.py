@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -20,9 +19,10 @@ from worker.domain.exchange import (
 )
 from worker.domain.ports import ImportedExpiry
 from worker.domain.secret import Secret
-from worker.providers import asking, imported, reading, refusals
+from worker.providers import asking, imported, reading, refusals, revoking
 from worker.providers.salvage import salvage
 from worker.providers.vocabulary import Entry, duration
+from worker.providers.wire import Surroundings
 
 _CLASSES = {
     "none": Rotation.N,
@@ -77,13 +77,13 @@ class Kind:
         return Limits(concurrency=limits.concurrency, per_second=limits.per_second)
 
 
-@dataclass(frozen=True, slots=True)
 class CatalogueProvider:
-    """Meets `domain.ports.Provider`."""
+    """Meets `domain.ports.Provider`; immutable."""
 
-    kind: Kind
-    connection: ConnectionConfig
-    around: asking.Surroundings
+    def __init__(self, kind: Kind, connection: ConnectionConfig, around: Surroundings) -> None:
+        self.kind = kind
+        self.connection = connection
+        self.around = around
 
     @property
     def name(self) -> str:
@@ -112,7 +112,7 @@ class CatalogueProvider:
             return ""
         return "rt" if entry.subject == "refresh_token" else "at"
 
-    @property
+    @cached_property
     def not_renewable(self) -> str | None:
         return refusals.refusal(self.kind.entry, self.connection, self.around)
 
@@ -149,8 +149,8 @@ class CatalogueProvider:
 
     @property
     def revocation_effect(self) -> str:
-        revoke = self.kind.entry.revoke
-        return revoke.effect if revoke.endpoint else ""
+        has = revoking.endpoint(self.kind.entry, self.connection, self.around)
+        return self.kind.entry.revoke.effect if has else ""
 
     @property
     def revocation_by_hand(self) -> str:
@@ -168,7 +168,7 @@ class CatalogueProvider:
         refresh_token: Secret | None,
         now: datetime,
     ) -> WireRequest | None:
-        return asking.revocation(
+        return revoking.request(
             self.kind.entry,
             connection,
             self.around,
@@ -178,4 +178,4 @@ class CatalogueProvider:
         )
 
     def read_revocation(self, answer: Answered) -> RevocationVerdict:
-        return reading.read_revocation(self.kind.entry, answer)
+        return revoking.read(self.kind.entry, answer)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from worker.domain.exchange import Answered, Reading, RevocationVerdict, Salvaged, Verdict
+from worker.domain.exchange import Answered, Reading, Salvaged, Verdict
 from worker.domain.grant import TokenSet
 from worker.providers import expiry, paths
 from worker.providers.salvage import parsed, salvage
@@ -71,6 +71,19 @@ def read(
         if paths.text_at(content, entry.response_map.access_token):
             return Reading(verdict=Verdict.TRANSIENT, code="bad_access_token")
     return _refused(entry, known, content, answer, asked_at)
+
+
+def words(entry: Entry, answer: Answered) -> tuple[bool, list[str]]:
+    """Whether an answer says yes, and every code it gives (the status as "http_401" too)."""
+    content = parsed(answer)
+    accepted = 200 <= answer.status < 300 and not _refuses(entry, content)
+    places = entry.errors.codes_at or RFC_6749.codes_at
+    return accepted, [*_codes(places, content), f"http_{answer.status}"]
+
+
+def is_busy(answer: Answered) -> bool:
+    """A status that says nothing about the question, whatever words stand beside it."""
+    return answer.status in _ALWAYS_TRANSIENT or answer.status >= 500
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
@@ -136,7 +149,7 @@ def _refused(
     codes = [*_codes(entry.errors.codes_at or RFC_6749.codes_at, content)]
     by_word = [known[code] for code in codes if code in known]
     code = codes[0] if codes else _code_of_status(answer)
-    if answer.status in _ALWAYS_TRANSIENT or answer.status >= 500:
+    if is_busy(answer):
         meaning = Meaning(Verdict.TRANSIENT)
     elif by_word:
         meaning = min(by_word, key=lambda m: (_MILDEST_FIRST.index(m.verdict), not m.heals))
@@ -188,20 +201,3 @@ def _scope(value: object) -> str | None:
     if isinstance(value, list):
         return " ".join(part for part in value if isinstance(part, str)) or None
     return value if isinstance(value, str) else None
-
-
-def read_revocation(entry: Entry, answer: Answered) -> RevocationVerdict:
-    """Judge the answer to a revocation. Never raises.
-
-    RFC 7009 §2.2 answers 200 for a token that was dead already; others refuse it with a word.
-    """
-    content = parsed(answer)
-    if 200 <= answer.status < 300 and not _refuses(entry, content):
-        return RevocationVerdict.REVOKED
-    if answer.status in _ALWAYS_TRANSIENT or answer.status >= 500:
-        return RevocationVerdict.TRANSIENT
-    codes = [*_codes(entry.errors.codes_at or RFC_6749.codes_at, content)]
-    dead = {"invalid_token", *entry.revoke.done_codes}
-    if dead & {*codes, f"http_{answer.status}"}:
-        return RevocationVerdict.REVOKED
-    return RevocationVerdict.REFUSED

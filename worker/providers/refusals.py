@@ -8,11 +8,12 @@ from worker.providers import asking, client_auth
 from worker.providers.conditions import GrantSigns, holds
 from worker.providers.filling import option
 from worker.providers.vocabulary import Entry
+from worker.providers.wire import Surroundings
 
 _NOTHING_KNOWN = GrantSigns()
 
 
-def refusal(entry: Entry, connection: ConnectionConfig, around: asking.Surroundings) -> str | None:
+def refusal(entry: Entry, connection: ConnectionConfig, around: Surroundings) -> str | None:
     """The first reason that holds; None: it can be renewed."""
     return (
         _dead(entry)
@@ -84,9 +85,7 @@ def _has_secret(connection: ConnectionConfig) -> bool:
     return bool(held or option(connection, "app_secret"))
 
 
-def _endpoint(
-    entry: Entry, connection: ConnectionConfig, around: asking.Surroundings
-) -> str | None:
+def _endpoint(entry: Entry, connection: ConnectionConfig, around: Surroundings) -> str | None:
     try:
         asking.endpoint(entry, connection, around)
     except ConfigurationError as error:

@@ -1,0 +1,106 @@
+"""Builds the request that ends a consent at the provider, and judges the answer to it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from worker.domain.exchange import Answered, ConnectionConfig, RevocationVerdict, WireRequest
+from worker.domain.secret import Secret
+from worker.providers import client_auth, reading, templates
+from worker.providers.client_auth import Proof
+from worker.providers.vocabulary import Entry
+from worker.providers.wire import (
+    Surroundings,
+    check_pinned,
+    custom_headers,
+    filled,
+    lookup,
+    wired,
+)
+
+
+def request(
+    entry: Entry,
+    connection: ConnectionConfig,
+    around: Surroundings,
+    *,
+    access_token: Secret | None,
+    refresh_token: Secret | None,
+    now: datetime,
+) -> WireRequest | None:
+    """None where there is nothing to ask, or not with what we hold. Raises: ConfigurationError."""
+    revoke = entry.revoke
+    token, hint = _chosen(entry, access_token, refresh_token)
+    url = endpoint(entry, connection, around, token) if token else None
+    if token is None or url is None:
+        return None
+    proof = _proof(entry, connection, url, token, now)
+    params = {
+        **({revoke.token_param: token.text()} if revoke.token_param else {}),
+        **({"token_type_hint": hint} if revoke.type_hint else {}),
+        **proof.params,
+        **filled(revoke.extra_params, lookup(entry, connection, around)),
+    }
+    body = None if revoke.body == "none" else revoke.body
+    asked = wired(
+        revoke.method, url, connection, around, params=params, headers=proof.headers, body=body
+    )
+    if f"://{asked.host}/" not in revoke.endpoint:  # the catalogue's own word needs no pin
+        check_pinned(asked, connection)
+    return asked
+
+
+def endpoint(
+    entry: Entry, connection: ConnectionConfig, around: Surroundings, token: Secret | None = None
+) -> str | None:
+    """Where to ask; None: nowhere, or (an OpenID provider) nobody has told us."""
+    if not entry.revoke.endpoint:
+        return None
+    more = {"token": token.text() if token else "token"}
+    try:
+        return templates.fill_url(
+            entry.revoke.endpoint, lookup(entry, connection, around, more=more)
+        )
+    except templates.MissingValueError:
+        return None
+
+
+def read(entry: Entry, answer: Answered) -> RevocationVerdict:
+    """Judge the answer. Never raises.
+
+    RFC 7009 §2.2 answers 200 for a token that was dead already; others refuse it with a word.
+    """
+    accepted, codes = reading.words(entry, answer)
+    if accepted:
+        return RevocationVerdict.REVOKED
+    if reading.is_busy(answer):
+        return RevocationVerdict.TRANSIENT
+    dead = {"invalid_token", *entry.revoke.done_codes}
+    return RevocationVerdict.REVOKED if dead & {*codes} else RevocationVerdict.REFUSED
+
+
+def _chosen(
+    entry: Entry, access_token: Secret | None, refresh_token: Secret | None
+) -> tuple[Secret | None, str]:
+    """The token that is sent, and its name for RFC 7009's hint."""
+    wanted = entry.revoke.token
+    if wanted == "refresh_token" or (wanted == "refresh_or_access" and refresh_token):
+        return refresh_token, "refresh_token"
+    return access_token, "access_token"
+
+
+def _proof(
+    entry: Entry, connection: ConnectionConfig, url: str, token: Secret, now: datetime
+) -> Proof:
+    auth = entry.revoke.auth
+    if auth == "bearer":
+        return Proof(headers={"authorization": f"Bearer {token.text()}"})
+    if auth == "client_id":
+        return Proof(params={entry.client_id_param: connection.client_id or ""})
+    if auth == "anonymous":
+        return Proof()
+    proved = msgspec.structs.replace(entry, client_auth="basic") if auth == "basic" else entry
+    proof = client_auth.prove(proved, connection, audience=url, now=now)
+    return Proof(params=proof.params, headers=custom_headers(connection) | proof.headers)
