@@ -227,7 +227,7 @@ def test_apple_wants_a_signed_secret(hall: RunningStage) -> None:
             "2/auth/token/revoke",
             {"headers": {"Authorization": "Bearer {access}"}},
         ),
-        ("facebook", "DELETE", "rosa/permissions", {"params": {"access_token": "{access}"}}),
+        ("facebook", "DELETE", "me/permissions", {"params": {"access_token": "{access}"}}),
     ],
 )
 def test_revocation_as_each_provider_has_it(

@@ -76,19 +76,22 @@ def _pace(plan: str) -> Mapping[str, Any]:
 
 
 def _connections(stage: Stage) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Connections whose token URL stands in their own options."""
+    """Connections whose address cannot be told from the name of their provider."""
     for name, connection in stage.tenant.connections.items():
-        if connection.strategy in _NAMELESS:
-            profile = connection.provider.profile
+        profile = connection.provider.profile
+        if not _has_own_entry(profile):
             yield name, {"provider": profile.entry or profile.name, **_addresses(stage, profile)}
 
 
 def _providers(stage: Stage) -> Iterator[tuple[str, dict[str, Any]]]:
     """Providers whose address the catalogue knows, moved to the stage."""
     for name, provider in stage.providers.items():
-        profile = provider.profile
-        if profile.strategy not in _NAMELESS:
-            yield profile.entry or name, _addresses(stage, profile)
+        if _has_own_entry(provider.profile):
+            yield name, _addresses(stage, provider.profile)
+
+
+def _has_own_entry(profile: Profile) -> bool:
+    return not profile.entry and profile.strategy not in _NAMELESS
 
 
 def _addresses(stage: Stage, profile: Profile) -> dict[str, Any]:

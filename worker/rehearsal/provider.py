@@ -259,7 +259,7 @@ def _unverified(assertion: str) -> dict[str, Any]:
 
 
 def _is_revocation(profile: Profile, method: str, rest: str) -> bool:
-    path = profile.revoke["path"]  # may hold {client_id}, {user_id}
+    path = profile.revoke["path"]  # may hold {client_id}
     if not path or method != profile.revoke["method"]:
         return False
     return re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)), rest) is not None

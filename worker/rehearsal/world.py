@@ -121,6 +121,7 @@ _OWN: Mapping[str, Callable[[str, str], Record]] = {
     "google-oauth2": _google,
     "google-apps": _workspace,
     "waad": _entra,
+    "sharepoint": _entra,
     "windowslive": _windowslive,
     "bitbucket": _scoped("account", "repository"),
     "github": _scoped("read_user"),
