@@ -32,6 +32,7 @@ class World:
         self.repository = HandoutRepository(engine, self.audit)
         self.tombstones = TombstoneRepository(engine, self.audit, outbox.add)
         self.routes = []
+        self.subjects = None
         self.dying = False  # whether a renewal kills the access token before it
 
     def app(self):
@@ -60,6 +61,7 @@ class World:
                 offload=in_place,
                 bootstrap=[bootstrap_key(name="ops", secret=Secret(KEY), scope=everything)],
             ),
+            subjects=self.subjects,
             routes=self.routes,
         )
 

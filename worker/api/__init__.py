@@ -6,5 +6,6 @@ Routes of other doors (webhooks, health, metrics) are handed in and mounted besi
 
 from worker.api.app import build_app
 from worker.api.keys import KeyBook
+from worker.api.subjects import Subjects, Trust
 
-__all__ = ["KeyBook", "build_app"]
+__all__ = ["KeyBook", "Subjects", "Trust", "build_app"]

@@ -1,7 +1,7 @@
 """The application: what can be asked under `/v1`, and the routes of the other doors beside it."""
 
 # No postponed annotations here: FastAPI reads those of the nested endpoints as values.
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Annotated, Any, Protocol
@@ -30,8 +30,9 @@ from worker.api.answers import (
 from worker.api.guard import Guard
 from worker.api.keys import KeyBook
 from worker.api.openapi import with_other_doors
+from worker.api.subjects import Subjects
 from worker.domain.access import ApiKey
-from worker.domain.errors import WorkerError
+from worker.domain.errors import TransientError, WorkerError
 from worker.domain.grant import GrantId
 from worker.domain.held import Ask
 from worker.handout import Explain, Handed, Handout
@@ -92,6 +93,7 @@ def build_app(
     explain: Explain,
     requests: Requests,
     keys: KeyBook,
+    subjects: Subjects | None = None,
     routes: Sequence[BaseRoute] = (),
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
@@ -99,6 +101,7 @@ def build_app(
 
     Args:
         requests: takes revocations; they are carried out by a worker, which holds the keys.
+        subjects: checks users' own tokens, for keys with the verb `own`; None: nothing is trusted.
         routes: of the other doors (webhooks, health, metrics), mounted beside `/v1`.
     """
     app = FastAPI(
@@ -111,7 +114,8 @@ def build_app(
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    app.include_router(_v1(handout, explain, requests, keys))
+    asker = _asker(keys, subjects or Subjects({}, fetch=_no_keys))
+    app.include_router(_v1(handout, explain, requests, asker))
     app.router.routes.extend(routes)
     _answer_in_problems(app)
     app.add_middleware(Guard)
@@ -119,10 +123,22 @@ def build_app(
     return app
 
 
-def _v1(handout: Handout, explain: Explain, requests: Requests, keys: KeyBook) -> APIRouter:
-    async def asker(request: Request) -> ApiKey:
-        return await keys.holder(request.headers.getlist("authorization"))
+Asker = Callable[..., Awaitable[ApiKey]]
 
+
+def _asker(keys: KeyBook, subjects: Subjects) -> Asker:
+    async def asker(request: Request, tenant: Tenant) -> ApiKey:
+        key = await keys.holder(request.headers.getlist("authorization"))
+        return await subjects.narrowed(key, request, tenant)
+
+    return asker
+
+
+async def _no_keys(tenant: str) -> Mapping[str, Any]:
+    raise TransientError(f"no key set is known for {tenant}", code="no_key_set")
+
+
+def _v1(handout: Handout, explain: Explain, requests: Requests, asker: Asker) -> APIRouter:
     key_holder = Annotated[ApiKey, Depends(asker)]
     v1 = APIRouter(prefix="/v1/{tenant:segment}", tags=["tokens"])
 

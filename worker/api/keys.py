@@ -46,7 +46,7 @@ class KeyBook:
                 401,
                 "key_refused",
                 "The API key is unknown, revoked or expired",
-                "Make one with `evergrant api-keys create`; `evergrant api-keys list` shows their state.",
+                "`evergrant api-keys create` makes one, `evergrant api-keys list` shows their state.",
                 headers=_CHALLENGE,
             )
         return key

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from worker.domain.errors import ConfigurationError
 from worker.domain.secret import Secret
@@ -30,6 +30,7 @@ class Verb(StrEnum):
     REVOKE = "revoke"  # give a grant up, upstream too
     STATUS = "status"  # see what there is, without token values
     ADMIN = "admin"  # the token of a connection's administrator, which reaches whole directories
+    OWN = "own"  # the scope's other verbs, but only for the user whose own Auth0 token comes along
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,20 @@ class Scope:
             and _matches(self.user, user)
         )
 
+    def bound_to(self, subject: tuple[str, str] | None) -> Scope | None:
+        """This scope for one proven (tenant, user id) only; None: it does not cover him."""
+        if subject is None:
+            return None
+        tenant, user = subject
+        if not _matches(self.tenant, tenant) or not _matches(self.user, user):
+            return None
+        return replace(
+            self,
+            tenant=quote(tenant, safe=""),
+            user=quote(user, safe=""),
+            verbs=self.verbs - {Verb.OWN},
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
@@ -64,6 +79,21 @@ class ApiKey:
 
     def live(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether nothing at all is allowed without the user's own token."""
+        return all(Verb.OWN in scope.verbs for scope in self.scopes)
+
+    def bound_to(self, subject: tuple[str, str] | None) -> ApiKey:
+        """The key as it counts for a request that proved to come from (tenant, user id), or not.
+
+        A scope with the verb `own` shrinks to that one user, and to nothing without a proof.
+        """
+        bound = [
+            scope.bound_to(subject) if Verb.OWN in scope.verbs else scope for scope in self.scopes
+        ]
+        return replace(self, scopes=tuple(scope for scope in bound if scope is not None))
 
     def allows(self, verb: Verb, tenant: str, connection: str | None, user: str | None) -> bool:
         """I18. An admin grant has no user: ask with `Verb.ADMIN` and `user=None`."""
