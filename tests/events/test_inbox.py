@@ -103,23 +103,24 @@ def test_two_workers_never_claim_the_same_row(inbox: InboxRepository) -> None:
 
 
 def test_overlapping_batches_do_not_wait_for_each_other_in_a_circle(inbox: InboxRepository) -> None:
-    events = [event(n) for n in range(200)]
-    failed: list[BaseException] = []
+    rounds, together, failed = 15, threading.Barrier(4), list[BaseException]()
 
-    def post(batch: list[Event]) -> None:
-        try:
-            for _ in range(5):
-                add(inbox, *batch)
-        except BaseException as error:
-            failed.append(error)
+    def post(backwards: bool) -> None:
+        for round_ in range(rounds):
+            batch = [event(f"{round_}-{n:04}") for n in range(500)]
+            together.wait(30)
+            try:
+                add(inbox, *(batch[::-1] if backwards else batch))
+            except BaseException as error:
+                failed.append(error)
 
-    threads = [threading.Thread(target=post, args=(b,)) for b in (events, events[::-1]) * 2]
+    threads = [threading.Thread(target=post, args=(n % 2 == 0,)) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failed == []
-    assert inbox.counts() == {"new": 200}
+    assert inbox.counts() == {"new": rounds * 500}
 
 
 def test_a_failed_row_is_listed_and_replayed_from_where_it_failed(inbox: InboxRepository) -> None:

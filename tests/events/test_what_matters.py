@@ -133,7 +133,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
     ),
     "rate limit": (log("api_limit"), WARNED),
     "rate limit near": (log("api_limit_warning"), WARNED),
-    "rate limit that we hit ourselves": (log("api_limit", client_id=US), []),
+    "rate limit that we hit ourselves": (log("api_limit", client_id=US), WARNED),
     "deprecation that names us": (log("depnote", client_id=US), WARNED),
     "deprecation that names us inside": (log("depnote", details={"clients": [US]}), WARNED),
     "deprecation of someone else's": (log("depnote", client_id="other"), []),

@@ -61,7 +61,7 @@ def events_of(data: LogData, origin: Origin) -> Iterable[Event]:
     decide = _DECISIONS.get(data.type)
     if decide is None or _foreign(data, origin):
         return ()
-    if _our_own(data, origin) and decide is not _warning:
+    if _our_own(data, origin) and decide not in (_limit, _warning):
         return ()
     return decide(data, origin)
 
