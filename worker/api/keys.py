@@ -46,7 +46,7 @@ class KeyBook:
                 401,
                 "key_refused",
                 "The API key is unknown, revoked or expired",
-                "`evergrant api-keys create` makes one, `evergrant api-keys list` shows their state.",
+                "`evergrant api-keys list` shows all, `evergrant api-keys create` makes one.",
                 headers=_CHALLENGE,
             )
         return key

@@ -1,0 +1,91 @@
+"""What is told about a grant: what happens next, and whose turn it is."""
+
+import pytest
+
+from tests.handout.conftest import ask
+from worker.handout.explain import what_next
+
+CASES = {
+    "renewed in time": ({}, None, "renewed when due", None),
+    "it is due": ({"late": True}, None, "renewed now: it is due", None),
+    "the provider is away": (
+        {"failures": 2, "last_error": "http_503"},
+        None,
+        "tried again after 2 failures, the last: http_503",
+        None,
+    ),
+    "the connection is stopped": (
+        {},
+        "invalid_client",
+        "nothing until an operator mends the connection: invalid_client",
+        "operator",
+    ),
+    "refused once": (
+        {"state": "suspect"},
+        None,
+        "asked once more before the refusal is believed",
+        None,
+    ),
+    "refused for good": (
+        {"state": "needs_reauth", "reason": "invalid_grant"},
+        None,
+        "waits for the user to log in again: invalid_grant",
+        "user",
+    ),
+    "spent by somebody else": (
+        {"state": "quarantined", "reason": "shared_spender"},
+        None,
+        "waits for an operator: shared_spender",
+        "operator",
+    ),
+    "nothing to renew with": (
+        {"renewable": False, "reason": "no_refresh_token"},
+        None,
+        "served until it ends, then a login is needed: no_refresh_token",
+        "operator",
+    ),
+    "it never ends": (
+        {"renewable": False, "life": None},
+        None,
+        "nothing to do: the token does not end",
+        None,
+    ),
+    "revoked": (
+        {"state": "tombstoned"},
+        None,
+        "revoked at the provider, then its keys are destroyed",
+        None,
+    ),
+    "erased": ({"state": "erased"}, None, "nothing: erased", None),
+}
+
+
+@pytest.mark.parametrize(("columns", "stopped", "step", "who"), CASES.values(), ids=CASES)
+def test_the_next_step_is_told(repository, grants, clock, columns, stopped, step, who):
+    columns = dict(columns)
+    late = columns.pop("late", False)
+    grants.add(**columns)
+    if late:
+        clock.advance(46 * 60)
+    (held,) = repository.find(ask())
+    assert what_next(held, stopped, clock.now()) == (step, who)
+
+
+def test_no_read_selects_a_refresh_token(engine, repository, grants, clock):
+    """I17: the database role of the web process needs no right to that column."""
+    from sqlalchemy import event
+
+    grant = grants.add()
+    said = []
+    event.listen(engine, "before_cursor_execute", lambda *args: said.append(args[2]))
+    repository.find(ask())
+    repository.find(ask(identity="104"))
+    repository.find(ask(user_id=None))
+    repository.of_user("acme", "google-oauth2|104")
+    repository.by_id(grant)
+    repository.bring_forward(grant, clock.now(), actor="key:app")
+    repository.timeline(grant, 10)
+    repository.candidates(grant)
+    selected = [text for text in said if "SELECT" in text.upper() or "UPDATE" in text.upper()]
+    assert len(selected) >= 8
+    assert not any("refresh_token" in text or "refresh_key" in text for text in selected)
