@@ -1,0 +1,255 @@
+"""Writes a page for each entry of the catalogue, and the list of them.
+
+    python -m worker.providers.pages docs/providers
+
+The pages are made of the entries alone: mend `catalog.toml`, then run this.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from worker.domain.exchange import Rotation
+from worker.providers.catalogue import Catalogue, load_catalogue
+from worker.providers.provider import Kind
+from worker.providers.vocabulary import Entry
+
+_ROTATION = {
+    Rotation.N: "The refresh token stays; an answer without one is normal.",
+    Rotation.M: "A new refresh token comes, the old one goes on working.",
+    Rotation.G: "A refresh spends the refresh token; the old one is still taken for a while.",
+    Rotation.S: "A refresh spends the refresh token: only its successor works afterwards.",
+    Rotation.F: "A refresh may spend the refresh token, and sending a spent one may end the whole "
+    "family; what is not known is treated like this.",
+}
+_AUTH = {
+    "post": "client id and secret in the body",
+    "basic": "HTTP Basic",
+    "basic_or_post": "client id and secret, in the body",
+    "basic_secret_as_user": "HTTP Basic, the secret as user name",
+    "none": "client id only",
+    "anonymous": "none",
+    "private_key_jwt": "a signed assertion (private_key_jwt), with a key of your own",
+    "apple_jwt": "client id and a secret that we sign (ES256)",
+    "oauth1": "OAuth 1.0a signature",
+    "per_connection": "as the connection says; in the body where it says nothing",
+}
+_EFFECT = {
+    "token": "the token that is sent",
+    "refresh_token": "the refresh token; access tokens live out their time",
+    "pair": "the refresh token and the access tokens that came of it",
+    "grant": "every token of this consent",
+    "app": "the person's whole consent to the client, so other grants of the same person there too",
+}
+_CONFIDENCE = {
+    "documented": "the provider's own documents",
+    "code": "the code of other clients",
+    "reported": "reports of users",
+    "operator": "the operator of this installation",
+}
+_EXAMPLE = """```python
+import os
+import httpx
+from worker.client import TokenClient
+
+tokens = TokenClient(os.environ["EVERGRANT_URL"], os.environ["EVERGRANT_API_KEY"], tenant="acme")
+with httpx.Client(auth=tokens.auth(user_id, connection)) as api:
+    print(api.get("{url}").json())
+```"""
+BAR = "\\|"
+
+
+def pages(catalogue: Catalogue) -> dict[str, str]:
+    """File name → Markdown, for every entry and for the list."""
+    written = {f"{name}.md": page(Kind(name, catalogue[name])) for name in catalogue.names()}
+    return written | {"README.md": listing(catalogue)}
+
+
+def page(kind: Kind) -> str:
+    """One entry."""
+    entry = kind.entry
+    parts = [
+        f"# {entry.display_name}",
+        f"Entry `{kind.name}`. {_serves(entry)}",
+        _dead(entry),
+        "## Renewal",
+        _renewal(kind),
+        _refusals(entry),
+        _section("## What to set", entry.advice),
+        _section("## Worth knowing", entry.traps),
+        _answers(entry),
+        "## Revocation",
+        _revocation(entry),
+        "## Using the token",
+        _use(entry),
+        _section("## Sources", entry.source),
+        f"Facts of {entry.as_of}; grounds: {_CONFIDENCE[entry.confidence]}. Each key can be "
+        f"overridden in `[providers.{kind.name}]` of `evergrant.toml`, see "
+        "[the catalogue](../catalogue.md).",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def listing(catalogue: Catalogue) -> str:
+    """All entries in one table."""
+    lines = [
+        "# Providers",
+        "",
+        "Made from the catalogue by `python -m worker.providers.pages docs/providers`.",
+        "",
+        "| Provider | Strategies | Renewed with | Class |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in sorted(catalogue.names(), key=lambda name: catalogue[name].display_name.lower()):
+        kind, entry = Kind(name, catalogue[name]), catalogue[name]
+        strategies = ", ".join(f"`{s}`" for s in entry.strategies) or "by token URL"
+        lines.append(
+            f"| [{entry.display_name}]({name}.md) | {strategies} | {_renewed_with(entry)} "
+            f"| {kind.rotation if entry.grant != 'none' else '–'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(directory: Path) -> int:
+    """Write all pages, drop those of entries that are gone; returns how many there are."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = pages(load_catalogue({}, allow_loopback=False))
+    for stale in {path.name for path in directory.glob("*.md")} - set(written):
+        (directory / stale).unlink()
+    for name, text in written.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return len(written)
+
+
+def _serves(entry: Entry) -> str:
+    said = []
+    if entry.strategies:
+        said.append("Auth0 strategy " + ", ".join(f"`{s}`" for s in entry.strategies) + ".")
+    if entry.match_token_host:
+        hosts = ", ".join(f"`{host}`" for host in entry.match_token_host)
+        said.append(f"Also custom connections whose token URL is at {hosts}.")
+    if entry.match_token_path:
+        said.append(f"The token URL's path is like `{entry.match_token_path}`.")
+    if conditions := [_condition(c) for c in entry.applies_when]:
+        said.append("Applies to a grant when " + ", or ".join(conditions) + ".")
+    if not said:
+        said.append("Found by the host of a custom connection's token URL, or named as `provider`.")
+    return " ".join(said)
+
+
+def _condition(condition: object) -> str:
+    told = {
+        "option": "`{}`",
+        "equals": "is `{}`",
+        "token_host": "the token URL is at `{}`",
+        "access_token_prefix": "the access token begins with `{}`",
+    }
+    flags = {
+        "has_refresh_token": ("there is a refresh token", "there is no refresh token"),
+        "expires_told": ("a lifetime is told", "no lifetime is told"),
+    }
+    said = []
+    for key, text in told.items():
+        if (value := getattr(condition, key)) not in (None, ""):
+            said.append(text.format(value))
+    for key, (yes, no) in flags.items():
+        if (value := getattr(condition, key)) is not None:
+            said.append(yes if value else no)
+    return " and ".join(said).replace("` and is `", "` is `")
+
+
+def _dead(entry: Entry) -> str:
+    return f"**Ended on {entry.dead_since}.** {entry.dead_reason}" if entry.dead_since else ""
+
+
+def _refusals(entry: Entry) -> str:
+    lines = [f"{r.because} {r.advice}".strip() for r in entry.refuse_when]
+    return _section("## What stands in the way", list(dict.fromkeys(lines)))
+
+
+def _renewal(kind: Kind) -> str:
+    entry = kind.entry
+    if entry.grant == "none":
+        return entry.nothing_to_renew
+    lives, timing = entry.lifetimes, entry.timing
+    rows = {
+        "Token endpoint": f"`{entry.refresh_endpoint or entry.token_endpoint}`",
+        "Request": f"{entry.method}, {_renewed_with(entry)}"
+        + (", parameters in the query string" if entry.params_in == "query" else "")
+        + (", as JSON" if entry.body == "json" else ""),
+        "Client proves itself by": _AUTH[entry.client_auth],
+        "More parameters": ", ".join(f"`{k}={v}`" for k, v in entry.extra_params.items() if v),
+        "Scopes to ask at login": ", ".join(f"`{scope}`" for scope in entry.requires_scopes),
+        "Class": f"{kind.rotation}. {_ROTATION[kind.rotation]}",
+        "Grace after a refresh": entry.rotation_grace if kind.rotation is Rotation.G else "",
+        "Access token lives": lives.access,
+        "Refresh token lives": f"{lives.refresh}, from the {lives.refresh_from}"
+        if lives.refresh
+        else "",
+        "Unused refresh token dies after": lives.idle,
+        "Renewed before expiry by": timing.margin,
+        "Never renewed sooner after issue than": timing.not_before,
+        "Renewed at least every": timing.keepalive,
+        "At most": f"{entry.limits.concurrency} at once, {entry.limits.per_second:g} a second"
+        + (f" ({entry.limits.note})" if entry.limits.note else ""),
+        "Number of tokens": entry.token_limit,
+    }
+    return _table(rows)
+
+
+def _renewed_with(entry: Entry) -> str:
+    if entry.grant == "none":
+        return "nothing"
+    subject = entry.subject.replace("_", " ")
+    return f"the {subject} (`{entry.grant_param}={entry.grant}`)"
+
+
+def _answers(entry: Entry) -> str:
+    """The codes that are the entry's own; those of RFC 6749 §5.2 hold everywhere."""
+    if entry.grant == "none":
+        return ""
+    own = {
+        "The grant is dead": entry.errors.permanent,
+        "Dead until an admin acts": entry.errors.heals,
+        "The client or connection is wrong": entry.errors.config,
+        "Tried again later": entry.errors.transient,
+    }
+    rows = {title: ", ".join(f"`{code}`" for code in codes) for title, codes in own.items()}
+    if not any(rows.values()):
+        return ""
+    return "## Refusals\n\nBesides the codes of RFC 6749 §5.2:\n\n" + _table(rows)
+
+
+def _revocation(entry: Entry) -> str:
+    revoke = entry.revoke
+    said = []
+    if revoke.endpoint:
+        said.append(f"`{revoke.method} {revoke.endpoint}` ends {_EFFECT[revoke.effect]}.")
+    else:
+        said.append("The provider is not known to offer a request for it.")
+    by_hand = revoke.by_hand or "the account's settings, under connected or authorised apps"
+    said.append(f"By hand: {by_hand}.")
+    return " ".join(said)
+
+
+def _use(entry: Entry) -> str:
+    said = [entry.call.note] if entry.call.note else []
+    if entry.call.url:
+        said.append(_EXAMPLE.format(url=entry.call.url))
+    return "\n\n".join(said) or "As the provider documents; see [using tokens](../using-tokens.md)."
+
+
+def _table(rows: Mapping[str, str]) -> str:
+    """Two columns; a bar inside a cell is escaped."""
+    told = [f"| {title} | {text.replace('|', BAR)} |" for title, text in rows.items() if text]
+    return "\n".join(["| | |", "| --- | --- |", *told])
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return title + "\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
+
+
+if __name__ == "__main__":
+    print(write(Path(sys.argv[1])), "pages")  # noqa: T201  # it is a command
