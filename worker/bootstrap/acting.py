@@ -8,15 +8,13 @@ from typing import Any
 
 from worker.actions import Action, Collaborators, Registry, bind, built_in
 from worker.bootstrap.base import Base
+from worker.bootstrap.pulling import Reading
 from worker.domain.event import Event
-from worker.domain.ports import Notice, Pull
-from worker.revocation import UserErasure
+from worker.domain.ports import Notice
 from worker.settings import Settings
-from worker.store import outbox
 from worker.store.connections import ConnectionRepository
 from worker.store.notices import NoticeRepository
 from worker.store.tenants import TenantRepository
-from worker.store.tombstones import TombstoneRepository
 from worker.vault import AesVault
 
 
@@ -27,20 +25,11 @@ def bound_actions(settings: Settings) -> list[Action]:
 
 
 def registry_of(
-    base: Base, *, pull: Pull, vault: AesVault, connections: ConnectionRepository
+    base: Base, *, reading: Reading, vault: AesVault, connections: ConnectionRepository
 ) -> Registry:
     """What a worker process runs for each event."""
     notices = NoticeRepository(base.engine)
     tenants = TenantRepository(base.engine, vault)
-    erasure = UserErasure(
-        tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
-        clock=base.clock,
-        offload=base.offload,
-    )
-
-    async def forget(tenant: str, user_id: str) -> None:
-        if await erasure.erase(tenant, user_id):
-            base.hints.task("upkeep.revocations")
 
     def tell(told: Sequence[Notice]) -> None:
         notices.tell(told, now=base.clock.now())
@@ -56,8 +45,8 @@ def registry_of(
     return Registry(
         bound_actions(base.settings),
         collaborators=Collaborators(
-            pull=pull,
-            forget=forget,
+            pull=reading.puller,
+            forget=reading.forget,
             tell=tell,
             connection_name=connection_name,
             brake=brake,

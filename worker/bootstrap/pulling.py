@@ -1,26 +1,138 @@
-"""The way to each tenant's Management API, and the pull that reads and merges."""
+"""The way to each tenant's Management API, and all that is read over it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
 
 import httpx
+import msgspec
 
 from worker.auth0 import Budget, Credentials, ManagementApi, plan_named
 from worker.bootstrap.base import Base
+from worker.domain.errors import WorkerError
+from worker.domain.event import Source
+from worker.events import Intake
+from worker.monitoring.logs import logger
+from worker.revocation import UserErasure
 from worker.settings import TenantSettings
+from worker.store import outbox
 from worker.store.connections import ConnectionRepository
 from worker.store.findings import FindingRepository
+from worker.store.hints import HintRepository
 from worker.store.merging import MergeRepository
 from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
-from worker.sync import Puller
+from worker.store.tombstones import TombstoneRepository
+from worker.sync import Departures, LogPoll, Puller, Reconcile
 from worker.vault import AesVault
 
+_log = logger(__name__)
 
-def apis_of(base: Base, http: httpx.AsyncClient, vault: AesVault) -> Mapping[str, ManagementApi]:
+_ROUND = timedelta(hours=20)  # a reconcile that has begun keeps others from beginning
+
+
+class Reading:
+    """Everything that reads Auth0, for one process; made on its event loop."""
+
+    def __init__(
+        self,
+        base: Base,
+        http: httpx.AsyncClient,
+        *,
+        vault: AesVault,
+        connections: ConnectionRepository,
+    ) -> None:
+        self._base = base
+        self._tenants = TenantRepository(base.engine, vault)
+        self._findings = FindingRepository(base.engine)
+        self.apis = apis_of(base, http, self._tenants)
+        self.puller = Puller(
+            self.apis,
+            pulls=PullRepository(base.engine),
+            merges=MergeRepository(
+                base.engine, vault, base.audit, actor=f"{base.role}:{base.node}"
+            ),
+            connections=connections,
+            findings=self._findings,
+            catalogue=base.catalogue,
+            clock=base.clock,
+            offload=base.offload,
+            on_gone=self.forget,
+        )
+        self._departures = Departures(
+            self.apis,
+            findings=self._findings,
+            pull=self.puller,
+            bury=self._bury,
+            offload=base.offload,
+        )
+        self._erasure = UserErasure(
+            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
+            clock=base.clock,
+            offload=base.offload,
+        )
+
+    async def forget(self, tenant: str, user_id: str) -> None:
+        """End the grants of a user whom Auth0 does not know, wherever they are not linked now."""
+        await self._departures(tenant, user_id)
+
+    async def poll_logs(self, intake: Intake) -> Mapping[str, int]:
+        """Events whose webhooks were lost (I25), of every tenant that lets us read its log."""
+
+        async def feed(tenant: str, records: Sequence[Mapping[str, Any]]) -> None:
+            body = msgspec.json.encode(records)
+            # as the log stream's own: what the stream brought already is a duplicate
+            await intake.receive(tenant, Source.LOGS, body, offload=self._base.offload)
+
+        poll = LogPoll(self.apis, self._tenants, feed=feed, offload=self._base.offload)
+        counts: dict[str, int] = {}
+        for tenant in self.apis:
+            try:
+                counts[tenant] = await poll.once(tenant)
+            except WorkerError as error:  # one tenant's trouble is not another's
+                _log.warning("log not polled", tenant=tenant, code=error.code)
+        return counts
+
+    async def reconcile(self) -> Mapping[str, int]:
+        """One round over all users we know, slowly; the first process to ask makes it."""
+        counts: dict[str, int] = {}
+        for tenant, api in self.apis.items():
+            if await self._ours(f"reconcile.{tenant}"):
+                for name, count in (await self._round(tenant, api)).items():
+                    counts[name] = counts.get(name, 0) + count
+        return counts
+
+    async def _round(self, tenant: str, api: ManagementApi) -> Mapping[str, int]:
+        clock, offload = self._base.clock, self._base.offload
+        reconcile = Reconcile(api, self.puller, self._findings, clock=clock, offload=offload)
+        counts: dict[str, int] = {}
+        after: str | None = ""
+        try:
+            while after is not None:
+                found = asdict(await reconcile.run(after=after))
+                after = found.pop("next_user")
+                counts = {name: counts.get(name, 0) + count for name, count in found.items()}
+        except WorkerError as error:
+            _log.warning("reconcile ended early", tenant=tenant, code=error.code)
+        _log.info("reconciled", tenant=tenant, **counts)
+        return counts
+
+    async def _ours(self, subject: str) -> bool:
+        take = HintRepository(self._base.engine).take
+        return await self._base.offload(take, subject, self._base.clock.now(), _ROUND)
+
+    async def _bury(self, tenant: str, user_id: str) -> None:
+        if await self._erasure.erase(tenant, user_id):
+            self._base.hints.task("upkeep.revocations")
+
+
+def apis_of(
+    base: Base, http: httpx.AsyncClient, tenants: TenantRepository
+) -> Mapping[str, ManagementApi]:
     """One per tenant, each under its own budget. Raises: ConfigurationError, unknown plan."""
-    tenants = TenantRepository(base.engine, vault)
     clock, offload = base.clock, base.offload
     return {
         name: ManagementApi(
@@ -49,22 +161,4 @@ def credentials_of(tenant: TenantSettings) -> Credentials:
         client_secret=tenant.client_secret,
         private_key=tenant.private_key,
         base_url=tenant.base_url,
-    )
-
-
-def puller_of(
-    base: Base,
-    apis: Mapping[str, ManagementApi],
-    vault: AesVault,
-    connections: ConnectionRepository,
-) -> Puller:
-    return Puller(
-        apis,
-        pulls=PullRepository(base.engine),
-        merges=MergeRepository(base.engine, vault, base.audit, actor=f"{base.role}:{base.node}"),
-        connections=connections,
-        findings=FindingRepository(base.engine),
-        catalogue=base.catalogue,
-        clock=base.clock,
-        offload=base.offload,
     )

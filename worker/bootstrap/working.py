@@ -12,7 +12,7 @@ import httpx
 from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, open_base
-from worker.bootstrap.pulling import apis_of, puller_of
+from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
@@ -27,6 +27,7 @@ from worker.queue.consumer import EXCHANGE, NoticePublisher
 from worker.revocation import Revoker
 from worker.settings import Settings
 from worker.store import outbox
+from worker.store.anchors import Anchors
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.inbox import InboxRepository
 from worker.store.notices import NoticeRepository
@@ -43,8 +44,12 @@ JOBS: Mapping[str, timedelta | None] = {
     "sweep": timedelta(seconds=30),
     "replay": timedelta(seconds=30),
     "revocations": timedelta(seconds=10),
+    "anchor": timedelta(minutes=10),
     "purge": timedelta(hours=1),
+    "poll_logs": timedelta(seconds=60),
+    "reconcile": None,  # nightly, see EVERGRANT_RECONCILE_HOUR
 }
+ANCHORS = "audit.anchors"  # in the data directory
 _KEEP = timedelta(days=14)  # events and notices that are done with
 _KEEP_DEAD = timedelta(days=90)
 
@@ -93,24 +98,23 @@ class _Parts:
         self._budget = base.settings.batch_seconds
         self._draining: dict[str, bool] = {}
         self._stopped: asyncio.Future[None] | None = None
+        self._reconciling: asyncio.Future[Counts] | None = None
         self._vault, self._connections = base.vault(), base.connections()
         self._endpoint = HttpTokenEndpoint(allow_loopback=base.settings.allow_loopback)
-        self._puller = puller_of(
-            base, apis_of(base, http, self._vault), self._vault, self._connections
-        )
+        self._reading = Reading(base, http, vault=self._vault, connections=self._connections)
         self._engine = engine_of(
             base,
             vault=self._vault,
             connections=self._connections,
             endpoint=self._endpoint,
-            pull=self._puller,
+            pull=self._reading.puller,
         )
         self._inbox = InboxRepository(base.engine)
         self._notices = NoticeRepository(base.engine)
         self._dead = DeadMessageRepository(base.engine)
         self._publisher = NoticePublisher(base.celery.connection_for_write)
         self._registry = registry_of(
-            base, pull=self._puller, vault=self._vault, connections=self._connections
+            base, reading=self._reading, vault=self._vault, connections=self._connections
         )
         self._processor = Processor(
             inbox=self._inbox, actions=self._registry, clock=base.clock, offload=base.offload
@@ -125,7 +129,10 @@ class _Parts:
             "sweep": self._engine.sweep,
             "replay": self._replayed,
             "revocations": self._revoked,
+            "anchor": self._anchored,
             "purge": self._purged,
+            "poll_logs": lambda: self._reading.poll_logs(intake),
+            "reconcile": self._reconciled,
         }
 
     async def renew(self, provider: str) -> Counts:
@@ -165,11 +172,23 @@ class _Parts:
         await self._http.aclose()
         self._publisher.close()
 
+    async def _reconciled(self) -> Counts:
+        """Hours long, so it runs beside the tasks and not in one."""
+        if self._reconciling is None or self._reconciling.done():
+            self._reconciling = asyncio.ensure_future(self._reading.reconcile())
+        return {"begun": 1}
+
     async def _replayed(self) -> Counts:
         return {"dead_processes": await self._engine.replay()}
 
     async def _revoked(self) -> Counts:
         return await self._revoker.drain(budget_seconds=self._budget)
+
+    async def _anchored(self) -> Counts:
+        """Note outside the database where the audit's chains end (I20)."""
+        base = self._base
+        anchors = Anchors(base.settings.data_dir / ANCHORS, self._vault)
+        return {"heads": await base.offload(anchors.note, base.engine, base.clock.now())}
 
     async def _purged(self) -> Counts:
         now, offload = self._base.clock.now(), self._base.offload

@@ -29,7 +29,9 @@ Tenant = Annotated[
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_TRY_LATER = 1, 2, 3, 75  # 75: sysexits EX_TEMPFAIL
 
-out = Console(highlight=False, soft_wrap=True)
+_PIPED = 240  # columns where nobody looks, so that `| grep` finds whole ids
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -69,7 +71,10 @@ def print_table(
     table = Table(box=None, pad_edge=False, title=title or None, title_justify="left")
     for column in columns:
         number = all(isinstance(row.get(column), int | float) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if number else "left")
+        whole = 36 if column == "id" and not number else None  # an id cut short is no use
+        table.add_column(
+            column.replace("_", " "), justify="right" if number else "left", min_width=whole
+        )
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in columns))
     out.print(table)

@@ -11,6 +11,7 @@ from worker import settings as _settings
 from worker.bootstrap.base import load_entries
 from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, Tenant, print_facts, print_json, print_table
+from worker.store.overview import Overview
 
 providers = typer.Typer(help="What is known about each provider.", no_args_is_help=True)
 
@@ -60,7 +61,7 @@ def check(
     if as_json:
         print_json(rows)
     else:
-        columns = ["tenant", "connection", "strategy", "provider", "problem"]
+        columns = ["tenant", "connection", "strategy", "provider", "grants", "problem"]
         print_table(rows, columns, empty="no connection is known yet: `evergrant sync connections`")
     if any(row["problem"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
@@ -69,6 +70,7 @@ def check(
 def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
     """One row per connection; `problem` says what an operator has to mend, or is empty."""
     rows = []
+    counts = Overview(base.engine).grants_by_connection(tenant)
     for config in base.connections().all(tenant):
         provider = base.catalogue.resolve(config, has_refresh_token=True)
         problem = config.stopped or provider.not_renewable or ""
@@ -80,7 +82,9 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
                 "connection": config.name,
                 "strategy": config.strategy,
                 "provider": provider.name,
+                "grants": counts.get(config.name, 0),
                 "problem": problem,
+                "advice": " ".join(base.catalogue[provider.name].advice) if problem else "",
             }
         )
     return rows

@@ -105,6 +105,16 @@ class Overview:
             if isinstance(state, dict)
         ]
 
+    def grants_by_connection(self, tenant: str) -> dict[str, int]:
+        """Living grants of each connection. A scan of the tenant's grants."""
+        query = (
+            select(GrantRow.connection, func.count())
+            .where(GrantRow.tenant == tenant, GrantRow.state.not_in(_GONE))
+            .group_by(GrantRow.connection)
+        )
+        with reading(self._engine) as connection:
+            return dict(connection.execute(query).tuples().all())
+
     def is_empty(self) -> bool:
         """Nothing is sealed yet, so no keyring can be missing."""
         sealed = (

@@ -1,0 +1,141 @@
+"""`evergrant sync …`: read a whole tenant, within its request budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from worker.auth0 import open_client
+from worker.bootstrap.base import Base
+from worker.bootstrap.pulling import Reading
+from worker.cli import context
+from worker.cli.output import EXIT_FAILED, Json, Tenant, err, out, print_json
+from worker.domain.errors import ConfigurationError
+from worker.sync import Backfill, Progress
+from worker.sync.backfill import FileCheckpoint, Report
+
+sync = typer.Typer(help="Read a whole tenant anew.", no_args_is_help=True)
+
+
+@sync.command("users")
+def users(
+    *,
+    tenant: Tenant = None,
+    ids: Annotated[
+        Path | None, typer.Option(help="A file of user ids, one a line; - for standard input.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option(help="From the beginning, not where it stopped.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Pull every user's tokens. Stop it with ^C and run it again: it goes on where it was.
+
+    Example: evergrant sync users --tenant acme
+    """
+    named = _ids(ids) if ids else None
+
+    async def work(base: Base) -> Progress:
+        name = context.tenant_of(base, tenant)
+        place = FileCheckpoint(base.settings.data_dir / f"sync-{name}.json")
+        if restart:
+            place.clear()
+        async with _Reading(base) as reading:
+            backfill = Backfill(reading.apis[name], reading.puller, clock=base.clock)
+            with _bar("users", quiet=as_json) as report:
+                done = await backfill.users(
+                    named, checkpoint=place if named is None else None, report=report
+                )
+        if named is None:
+            place.clear()
+        return done
+
+    _conclude(context.run(work), "users", as_json)
+
+
+@sync.command("connections")
+def connections(tenant: Tenant = None, as_json: Json = False) -> None:
+    """Read every connection anew: clients, options, administrators' tokens."""
+
+    async def work(base: Base) -> Progress:
+        name = context.tenant_of(base, tenant)
+        known = [config.name for config in base.connections().all(name)]
+        async with _Reading(base) as reading:
+            backfill = Backfill(reading.apis[name], reading.puller, clock=base.clock)
+            return await backfill.connections(known)
+
+    _conclude(context.run(work), "connections", as_json)
+
+
+class _Reading:
+    """`Reading` over a client of its own, for one command."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+
+    async def __aenter__(self) -> Reading:
+        self._http = open_client()
+        base = self._base
+        return Reading(base, self._http, vault=base.vault(), connections=base.connections())
+
+    async def __aexit__(self, *_ended: object) -> None:
+        await self._http.aclose()
+
+
+def _ids(file: Path) -> list[str]:
+    try:
+        if str(file) == "-":
+            lines: Iterable[str] = typer.get_text_stream("stdin")
+        else:
+            lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+@contextmanager
+def _bar(what: str, *, quiet: bool) -> Iterator[Report]:
+    """A progress bar on the terminal; nothing for programs."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Bar(*columns, console=err, disable=quiet, transient=True) as bar:
+        task = bar.add_task(what, total=None, note="")
+
+        def report(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.total,
+                completed=progress.done + progress.gone + len(progress.failed),
+                note=_note(progress),
+            )
+
+        yield report
+
+
+def _note(progress: Progress) -> str:
+    eta = f", {progress.eta.total_seconds():.0f} s left" if progress.eta else ""
+    return f"{progress.rate:.1f}/s of {progress.ceiling:.1f}/s allowed{eta}"
+
+
+def _conclude(progress: Progress, what: str, as_json: bool) -> None:
+    told: dict[str, Any] = {**asdict(progress), "failed": list(progress.failed)}
+    if as_json:
+        print_json(told)
+    else:
+        out.print(f"{progress.done} {what} read, {progress.gone} gone in {progress.seconds:.0f} s")
+        for one in progress.failed:
+            out.print(f"[red]failed[/] {one}")
+    if progress.failed:
+        raise typer.Exit(EXIT_FAILED)
