@@ -177,6 +177,18 @@ def test_poison_ends_in_the_dead_letter_queue_and_is_listed(line: Line) -> None:
     line.wait(lambda: line.world.inbox.counts() == {"new": 1})
 
 
+def test_a_hundred_megabytes_are_buried_and_the_next_is_served(
+    rabbitmq_url: str, world: World
+) -> None:
+    line = Line(rabbitmq_url, world)
+    line.start()
+    line.publish(b" " * 100 * 1024 * 1024)
+    line.publish(BODY)
+    line.wait(lambda: world.inbox.counts() == {"new": 1}, 60)
+    line.wait(lambda: [(m.why, len(m.body)) for m in line.dead.newest()] == [("too_large", 65536)])
+    line.stop()
+
+
 def test_while_nothing_can_take_it_a_message_stays_with_the_broker(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
