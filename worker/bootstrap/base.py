@@ -18,7 +18,7 @@ from worker.bootstrap.clock import SystemClock
 from worker.bootstrap.runtime import Threads
 from worker.domain.ports import Vault
 from worker.domain.secret import Secret
-from worker.events import TenantFacts
+from worker.events import Intake, Spool, TenantFacts
 from worker.events.facts import auth0_name_of
 from worker.journal import node_of
 from worker.providers import Catalogue, load_catalogue
@@ -29,6 +29,7 @@ from worker.store.audit import AuditLog
 from worker.store.connections import ConnectionRepository, Overrides
 from worker.store.engine import open_engine
 from worker.store.hints import HintRepository
+from worker.store.inbox import InboxRepository
 from worker.vault import AesVault, Purpose
 
 
@@ -144,6 +145,17 @@ def facts_of(name: str, tenant: TenantSettings) -> TenantFacts:
         own_client_id=tenant.client_id,
         auth0_name=auth0_name_of(tenant.domain),
         database_connections=frozenset(tenant.database_connections),
+    )
+
+
+def intake_of(base: Base) -> Intake:
+    """Where events become durable: the inbox, or the spool while the store is away."""
+    return Intake(
+        inbox=InboxRepository(base.engine),
+        tenants={name: facts_of(name, told) for name, told in base.settings.tenants.items()},
+        spool=Spool(base.settings.data_dir / "spool"),
+        ring=base.hints.events,
+        clock=base.clock,
     )
 
 

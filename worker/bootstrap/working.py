@@ -11,13 +11,12 @@ import httpx
 
 from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
-from worker.bootstrap.base import Base, Role, open_base
+from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
 from worker.bootstrap.tick import SelfSweep
-from worker.bootstrap.web import intake_of
 from worker.events import Intake, Processor
 from worker.events.inlet import QueueInlet
 from worker.monitoring.logs import logger

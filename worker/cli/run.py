@@ -54,7 +54,7 @@ def web(supervised: Supervised = False) -> None:
     settings = _start("web", supervised=supervised)
     import uvicorn
 
-    from worker.bootstrap.web import build_web
+    from worker.cli.asgi import build_web
 
     uvicorn.run(
         build_web(settings),

@@ -1,4 +1,7 @@
-"""The web process: webhooks in, access tokens out. It opens access tokens and nothing else."""
+"""The web process: webhooks in, access tokens out. It opens access tokens and nothing else.
+
+Stands up here because two doors meet in it, and doors may not know of each other.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from fastapi import FastAPI
 
 from worker.api import build_app
 from worker.api.keys import KeyBook
-from worker.bootstrap.base import Base, Role, facts_of, open_base
+from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.health import Health
 from worker.domain.access import bootstrap_key
 from worker.domain.errors import WorkerError
 from worker.domain.secret import Secret
-from worker.events import Intake, Spool
+from worker.events import Intake
 from worker.handout import Explain, Handout
 from worker.ingress import TenantDoors, basic, bearer, custom, routes, verbatim
 from worker.monitoring.logs import logger
@@ -26,7 +29,6 @@ from worker.settings import Settings, TenantSettings
 from worker.store import outbox
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.handout import HandoutRepository
-from worker.store.inbox import InboxRepository
 from worker.store.tombstones import TombstoneRepository
 
 _log = logger(__name__)
@@ -61,17 +63,6 @@ def build_web(settings: Settings) -> FastAPI:
         keys=keys_of(base),
         routes=[*routes(intake=intake, tenants=doors, offload=offload), *health.routes()],
         lifespan=_lifespan(base, intake),
-    )
-
-
-def intake_of(base: Base) -> Intake:
-    """Where events become durable: the inbox, or the spool while the store is away."""
-    return Intake(
-        inbox=InboxRepository(base.engine),
-        tenants={name: facts_of(name, told) for name, told in base.settings.tenants.items()},
-        spool=Spool(base.settings.data_dir / "spool"),
-        ring=base.hints.events,
-        clock=base.clock,
     )
 
 
