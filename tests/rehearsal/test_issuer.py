@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from worker.rehearsal.issuer import Issued, Issuer, RefusedError
 from worker.rehearsal.profiles import Profile, built, profiles
+
+SHIPPED = tomllib.loads(files("worker.rehearsal").joinpath("profiles.toml").read_text())
 
 
 @dataclass
@@ -28,11 +32,7 @@ def issuer(name: str, time: Time | None = None, **keys: Any) -> tuple[Issuer, Ti
 
 def with_keys(**keys: Any) -> Profile:
     """A profile made for a test, on the defaults."""
-    import tomllib
-    from importlib.resources import files
-
-    tables = tomllib.loads(files("worker.rehearsal").joinpath("profiles.toml").read_text())
-    return built("mine", {**tables, "mine": {"strategy": "oauth2", **keys}})
+    return built("mine", {"defaults": SHIPPED["defaults"], "mine": {"strategy": "oauth2", **keys}})
 
 
 def token(issued: Issued) -> str:

@@ -12,7 +12,7 @@ Evergrant only the webhook addresses it is told. Only `worker.cli` imports it.
 """
 
 from .config import config_of, environment, webhooks, write_config
-from .profiles import Profile, profiles
+from .profiles import Profile, load_profiles, profiles
 from .serving import ControlError, RunningStage, StageClient, rehearsal, serve
 from .stage import Stage, StageSettings
 from .world import CONNECTIONS, ConnectionSpec
@@ -28,6 +28,7 @@ __all__ = [
     "StageSettings",
     "config_of",
     "environment",
+    "load_profiles",
     "profiles",
     "rehearsal",
     "serve",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 Table = dict[str, Any]
@@ -59,8 +60,18 @@ class Profile:
 @cache
 def profiles() -> Mapping[str, Profile]:
     """Every profile that ships, by name."""
-    tables = tomllib.loads(files(__package__).joinpath("profiles.toml").read_text("utf-8"))
+    tables = _shipped()
     return {name: built(name, tables) for name in tables if name != "defaults"}
+
+
+def load_profiles(path: Path) -> dict[str, Profile]:
+    """The profiles of a file of one's own; `like` may name shipped ones. Raises: ValueError."""
+    own = tomllib.loads(path.read_text("utf-8"))
+    return {name: built(name, {**_shipped(), **own}) for name in own}
+
+
+def _shipped() -> dict[str, Table]:
+    return tomllib.loads(files(__package__).joinpath("profiles.toml").read_text("utf-8"))
 
 
 def built(name: str, tables: Mapping[str, Table]) -> Profile:
@@ -75,6 +86,8 @@ def built(name: str, tables: Mapping[str, Table]) -> Profile:
 
 
 def _resolved(name: str, tables: Mapping[str, Table]) -> Table:
+    if name not in tables:
+        raise ValueError(f"there is no profile {name}")
     own = dict(tables[name])
     ground = own.pop("like", None)
     below = _resolved(ground, tables) if ground else tables["defaults"]
