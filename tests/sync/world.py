@@ -9,6 +9,7 @@ from sqlalchemy import Engine, select
 
 from tests.auth0.fakes import FakeTenant, SharedTenants, in_place, management
 from tests.clock import T0, FakeClock
+from worker.auth0 import ManagementApi
 from worker.domain.event import Event, Source, Trigger
 from worker.domain.grant import GrantId
 from worker.providers import load_catalogue
@@ -51,12 +52,20 @@ def iso(at: datetime) -> str:
 
 
 class World:
-    def __init__(self, engine: Engine, vault: AesVault, **puller: Any) -> None:
-        self.clock = FakeClock()
+    def __init__(
+        self,
+        engine: Engine,
+        vault: AesVault,
+        *,
+        api: ManagementApi | None = None,
+        clock: FakeClock | None = None,
+        **puller: Any,
+    ) -> None:
+        self.clock = clock or FakeClock()
         self.auth0 = FakeTenant()
         self.shared = SharedTenants()
         self.engine, self.vault = engine, vault
-        self.api = management(self.auth0, self.shared, clock=self.clock)
+        self.api = api or management(self.auth0, self.shared, clock=self.clock)
         self.connections = ConnectionRepository(engine, vault)
         self.findings = FindingRepository(engine)
         self.pulls = PullRepository(engine)

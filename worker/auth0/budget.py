@@ -22,6 +22,7 @@ from worker.domain.ports import Clock, Offload, Tenants
 SHARE = 0.6  # of the plan's rate and burst
 _LOCAL_SECONDS = 0.1  # worth of requests drawn at once, so that a fast tenant costs few writes
 _PATIENCE = 30.0  # seconds to wait for a live request's turn; longer belongs to the caller
+_LEAST_WAIT = 0.01  # seconds; a wait that rounds to nothing would spin
 _LONGEST_PAUSE = timedelta(seconds=60)  # after a 429 that named no sensible time
 
 
@@ -162,7 +163,8 @@ class Budget:
         )
         if not wait:
             self._drawn[name] = self._drawn.get(name, 0) + n
-        return wait
+            return 0.0
+        return max(wait, _LEAST_WAIT)
 
 
 def pause_asked(headers: Mapping[str, str], *, now: datetime, tries: int = 0) -> timedelta:

@@ -2,7 +2,7 @@
 
 Understood: terms joined by AND, each `field:value`, `field:"value"` or a range
 `field:[a TO b]` / `field:{a TO b}` with `*` for an open end, on user_id, email, created_at,
-updated_at, last_login and identities.connection. Source:
+updated_at, last_login, identities.connection and identities.user_id. Source:
 https://auth0.com/docs/manage-users/user-search/user-search-query-syntax
 """
 
@@ -74,8 +74,9 @@ def _in_range(value: str, term: Term) -> bool:
 
 
 def _values(user: User, field: str) -> list[str]:
-    if field == "identities.connection":
-        return [identity.connection for identity in user.identities]
+    if field in ("identities.connection", "identities.user_id"):
+        name = field.partition(".")[2]
+        return [getattr(identity, name) for identity in user.identities]
     value = getattr(user, field, None) if field in _FIELDS else None
     if isinstance(value, float):
         return [iso(value)]

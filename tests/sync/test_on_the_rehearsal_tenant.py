@@ -1,0 +1,212 @@
+"""The whole Auth0 side against a tenant that enforces Auth0's scopes, limits and pages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.auth0.fakes import in_place
+from tests.clock import T0, FakeClock
+from tests.sync.world import World
+from worker.auth0 import Budget, Credentials, ManagementApi, Priority, plan_named
+from worker.domain.errors import NotFoundError, TransientError
+from worker.domain.secret import Secret
+from worker.rehearsal import RunningStage, StageSettings, rehearsal
+from worker.store.tenants import TenantRepository
+from worker.sync import Backfill, Departures, LogPoll
+
+Make = Callable[..., tuple[RunningStage, World]]
+
+
+@pytest.fixture
+def make(sqlite_engine, vault) -> Iterator[Make]:
+    """A stage and a puller that live by one clock, moved only by waiting."""
+    with ExitStack() as stack:
+
+        def begin(
+            plan: str = "unlimited", clock: FakeClock | None = None, **settings: Any
+        ) -> tuple[RunningStage, World]:
+            clock = clock or FakeClock()
+            told = StageSettings(plan=plan, clock=lambda: clock.now().timestamp(), **settings)
+            stage = stack.enter_context(rehearsal(told))
+            api = management_of(stage, plan, clock, TenantRepository(sqlite_engine, vault))
+            return stage, World(sqlite_engine, vault, api=api, clock=clock)
+
+        yield begin
+
+
+def management_of(
+    stage: RunningStage, plan: str, clock: FakeClock, tenants: TenantRepository
+) -> ManagementApi:
+    told = stage.stage.settings
+    ours = None if plan == "unlimited" else plan
+    pace = 10_000 if ours is None else None
+    return ManagementApi(
+        "acme",
+        Credentials(
+            domain=told.domain,
+            client_id=told.client_id,
+            client_secret=Secret(told.client_secret),
+            base_url=stage.base_url,
+        ),
+        tenants=tenants,
+        budget=Budget(
+            "acme", plan_named(ours, requests_per_second=pace), tenants,
+            clock=clock, offload=in_place,
+        ),
+        http=httpx.AsyncClient(trust_env=False),
+        clock=clock,
+        offload=in_place,
+    )  # fmt: skip
+
+
+async def test_our_scopes_are_seen_to_be_granted_or_missing(make):
+    stage, world = make(scopes="read:users read:connections")
+    assert list(await world.api.missing_scopes()) == [
+        "read:user_idp_tokens",
+        "read:connections_options",
+    ]
+    stage.login("google-oauth2", "rosa")
+    await world.pull("google-oauth2|rosa")  # a user without tokens, and nothing breaks
+    assert world.findings.users("acme", after="", limit=9) == []
+
+
+async def test_what_a_login_left_at_auth0_is_what_we_hold(make):
+    stage, world = make()
+    user_id = stage.login("google-oauth2", "rosa")
+    await world.pull(user_id)
+    copy = stage.stage.tenant.users[user_id].identities[0]
+    assert world.tokens(copy.user_id) == (copy.refresh_token, copy.access_token)
+    assert world.grant(copy.user_id).due_at > world.clock.now()
+
+
+async def test_a_later_login_replaces_it(make):
+    stage, world = make()
+    user_id = stage.login("google-oauth2", "rosa")
+    await world.pull(user_id)
+    world.clock.advance(600)
+    stage.login("google-oauth2", "rosa", prompt_consent=True)
+    await world.pull(user_id)
+    copy = stage.stage.tenant.users[user_id].identities[0]
+    assert world.tokens(copy.user_id) == (copy.refresh_token, copy.access_token)
+    assert world.grant(copy.user_id).state == "active"
+
+
+async def test_linking_unlinking_and_deletion_as_auth0_shows_them(make):
+    stage, world = make()
+    first, second = stage.login("google-oauth2", "rosa"), stage.login("acme-bitbucket", "rosa-b")
+    for user_id in (first, second):
+        await world.pull(user_id)
+    subject = second.partition("|")[2]
+
+    stage.do("link", primary=first, secondary=second)
+    with pytest.raises(NotFoundError):
+        await world.pull(second)
+    await departures(world)("acme", second)
+    assert world.grant(subject).user_id == first
+
+    stage.do("unlink", primary=first, connection="acme-bitbucket", subject=subject)
+    await world.pull(first)
+    assert world.grant(subject).user_id == second
+
+
+def departures(world: World) -> Departures:
+    async def bury(tenant: str, user_id: str) -> None:
+        assert not world.findings.of_user(tenant, user_id), "a linked identity would be buried"
+
+    return Departures(
+        {"acme": world.api}, findings=world.findings, pull=world.puller, bury=bury,
+        offload=in_place,
+    )  # fmt: skip
+
+
+async def test_an_administrators_consent_becomes_a_grant_of_the_connection(make):
+    stage, world = make()
+    name = next(n for n, c in stage.stage.tenant.connections.items() if c.strategy == "google-apps")
+    await world.puller.connection("acme", name)
+    row = world.grant(stage.stage.tenant.connections[name].id)
+    assert (row.part, row.renewable) == ("admin", True)
+
+
+@pytest.mark.parametrize("plan", ["free", "professional", "enterprise"])
+async def test_a_backfill_and_live_logins_together_never_hit_the_tenants_limit(make, plan):
+    stage, world = make(plan, clock=FastClock())
+    crowd = logins(stage, 60)
+    began = world.clock.monotonic()
+
+    async def live() -> None:
+        for user_id in crowd[:10]:
+            await patiently(world, user_id)
+
+    backfill = Backfill(world.api, world.puller, clock=world.clock)
+    _, progress = await asyncio.gather(live(), backfill.users(crowd))
+    assert progress.done == 60
+    assert stage.stage.management.buckets.refused == 0
+    assert world.clock.monotonic() - began >= (60 - 50) / (16 * 0.6)  # it did wait
+
+
+class FastClock(FakeClock):
+    """Real time, twenty times as fast: requests arrive in the order and at the distance they were
+    let go, which a clock moved by hand would crowd together."""
+
+    _SPEED = 20
+
+    def now(self) -> datetime:
+        return T0 + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        return time.monotonic() * self._SPEED
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self._SPEED)
+
+
+def logins(stage: RunningStage, count: int) -> list[str]:
+    subjects = [f"user-{number}" for number in range(count)]
+    users: list[str] = stage.do("logins", connection="google-oauth2", subjects=subjects)
+    return users
+
+
+async def patiently(world: World, user_id: str) -> None:
+    """As the inbox does: again when asked to."""
+    while True:
+        try:
+            return await world.puller.user("acme", user_id, priority=Priority.LIVE)
+        except TransientError as error:
+            await world.clock.sleep(error.retry_after.total_seconds())
+
+
+async def test_every_user_and_connection_of_the_tenant_is_found(make):
+    stage, world = make()
+    crowd = logins(stage, 104)
+    backfill = Backfill(world.api, world.puller, clock=world.clock)
+    assert (await backfill.users()).done == 104
+    assert world.findings.users("acme", after="", limit=1000) == sorted(crowd)
+    await backfill.connections()
+    named = {config.name for config in world.connections.all("acme")}
+    assert named == set(stage.stage.tenant.connections)
+
+
+async def test_lost_webhooks_are_found_in_the_log(make):
+    stage, world = make()
+    found: list[Any] = []
+
+    async def feed(tenant: str, records: Any) -> None:
+        found.extend(record for record in records if record["type"] == "s")
+
+    poll = LogPoll(
+        {"acme": world.api}, TenantRepository(world.engine, world.vault), feed=feed,
+        offload=in_place,
+    )  # fmt: skip
+    stage.login("google-oauth2", "before")
+    await poll.once("acme")
+    users = [stage.login("google-oauth2", f"user-{n}") for n in range(3)]
+    await poll.once("acme")
+    assert [record["user_id"] for record in found] == users
