@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
 from worker.domain.ports import Vault
@@ -119,3 +119,32 @@ def opened(engine: Engine, vault: Vault, grant: GrantId, kind: str = "rt") -> st
     return vault.open(
         sealed, tenant=row.tenant, grant=grant, generation=row.generation, kind=kind, key=key
     ).text()
+
+
+def keep_candidate(
+    engine: Engine, vault: Vault, grant: GrantId, *, rt: str, why: str, now: datetime
+) -> None:
+    """A refresh token kept beside the current one."""
+    row = row_of(engine, grant)
+    generation = row.last_generation + 1
+    sealed = vault.seal(
+        Secret(rt),
+        tenant=row.tenant,
+        grant=grant,
+        generation=generation,
+        kind="rt",
+        key=row.refresh_key,
+    )
+    candidate = {
+        "grant_id": grant,
+        "generation": generation,
+        "family": row.family + (why == "login"),
+        "rt_fp": vault.fingerprint(Secret(rt)),
+        "refresh_token": sealed,
+        "issued_at": now,
+        "why": why,
+        "created_at": now,
+    }
+    with writing(engine) as db:
+        db.execute(insert(CandidateRow).values(**candidate))
+        db.execute(update(GrantRow).where(GrantRow.id == grant).values(last_generation=generation))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -39,6 +39,9 @@ from worker.renewal.suspects import Suspects
 
 OVERDUE = timedelta(seconds=15)  # unclaimed for so long: whoever should have been told was not
 STOP_PATIENCE = 150.0  # seconds; a strict provider's read timeout and some
+_FIRST_CLAIM = 16  # of a provider whose hosts are not known yet
+_LARGEST_CLAIM = 400
+_PAUSES_KEPT = 2.0  # seconds between looks at pauses that other processes learnt of
 _IDLE = 0.05  # seconds between looks while a drain waits for places or answers
 _log = structlog.get_logger(__name__)
 
@@ -73,7 +76,10 @@ class Engine:
         self._claims = claims
         self._live: dict[tuple[GrantId, int], Claim] = {}
         self._tally: Counter[tuple[str, str]] = Counter()
-        self._lanes: dict[str, dict[str, Lane]] = {}
+        self._lanes: dict[str, Lane] = {}  # by host
+        self._hosts_of: dict[str, set[str]] = {}  # by provider
+        self._pauses: Mapping[str, datetime] = {}  # of hosts, as all processes share them
+        self._pauses_until = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._resolver = Resolver(connections, catalogue, clock=clock, offload=offload)
@@ -138,9 +144,8 @@ class Engine:
 
         Call it every second or two; it costs one probe per provider and tenant.
         """
-        died = await self.replay()
         try:
-            await self._learn_pauses()
+            died = await self.replay()
             due = await self._finder.due(fresh=True)
         except TransientError:
             return {}
@@ -162,8 +167,7 @@ class Engine:
     async def stop(self) -> None:
         """No new claims; exchanges under way run to their read timeout, and are written."""
         self._stopping = self._exchanger.stopping = True
-        lanes = [lane for lanes in self._lanes.values() for lane in lanes.values()]
-        running = set().union(*(lane.tasks() for lane in lanes))
+        running = {task for lane in self._lanes.values() for task in lane.tasks()}
         if running:
             await asyncio.wait(running, timeout=STOP_PATIENCE)
         await asyncio.wait_for(self._committer.flushed(), STOP_PATIENCE)
@@ -178,6 +182,7 @@ class Engine:
             return None
         claimed: list[Claimed] = []
         try:
+            await self._learn_pauses()
             async with self._finding:
                 claimed += self._alive(await self._finder.take_over(provider))
                 claimed += self._alive(
@@ -191,7 +196,7 @@ class Engine:
             )
             return None
         for one in prepared:
-            self._start(one)
+            await self._start(one)
         return len(prepared)
 
     def _alive(self, claimed: list[Claimed]) -> list[Claimed]:
@@ -209,34 +214,38 @@ class Engine:
             self._exchanger.journal_away = not await self._journal.probe()
         return not self._exchanger.journal_away and await self._replayer.store_is_whole()
 
-    def _start(self, found: Prepared | Ending) -> None:
-        if not isinstance(found, Prepared):
-            self._committer.put(found)
-            return
-        self._lane(found).submit(found)
+    async def _start(self, found: Prepared | Ending) -> None:
+        ready = await self._exchanger.make_ready(found) if isinstance(found, Prepared) else found
+        if isinstance(ready, Prepared):
+            self._lane(ready).submit(ready)
+        else:
+            self._committer.put(ready)
 
     def _lane(self, prepared: Prepared) -> Lane:
-        """By connection until its host is known, which is pinned at the first exchange."""
-        provider, connection = prepared.claim.provider, prepared.connection
-        host = connection.approved_host or f"{connection.tenant}/{connection.name}"
-        lanes = self._lanes.setdefault(provider, {})
-        if host not in lanes:
-            lanes[host] = Lane(host, prepared.provider.limits, clock=self._clock, work=self._work)
-        return lanes[host]
+        host = prepared.request.host
+        self._hosts_of.setdefault(prepared.claim.provider, set()).add(host)
+        lane = self._lanes.get(host)
+        if lane is None:
+            limits = prepared.provider.limits
+            lane = self._lanes[host] = Lane(host, limits, clock=self._clock, work=self._work)
+            self._pause(lane)
+        return lane
+
+    def _lanes_of(self, provider: str) -> list[Lane]:
+        return [self._lanes[host] for host in self._hosts_of.get(provider, ())]
 
     def _room(self, provider: str) -> int:
-        lanes = self._lanes.get(provider)
+        lanes = self._lanes_of(provider)
         if not lanes:
-            return 16  # until its hosts are known
-        open_ = [lane.room for lane in lanes.values()]
-        return min(sum(open_), 400)
+            return _FIRST_CLAIM
+        return min(sum(lane.room for lane in lanes), _LARGEST_CLAIM)
 
     def _under_way(self, provider: str) -> bool:
         return any(claim.provider == provider for claim in self._live.values())
 
     def _drop_overdue(self, provider: str) -> None:
         """Attempts that waited too long in a lane, behind a host that hangs."""
-        for lane in self._lanes.get(provider, {}).values():
+        for lane in self._lanes_of(provider):
             for prepared in lane.overdue():
                 self._committer.put(self._endings.put_off(prepared.claim, "not_sent_pacing", 5.0))
 
@@ -326,13 +335,20 @@ class Engine:
             return  # each process learns it by itself
 
     async def _learn_pauses(self) -> None:
-        now = self._clock.now()
-        blocked = await self._offload(self._hosts.blocked, now)
-        for lanes in self._lanes.values():
-            for host, lane in lanes.items():
-                if host in blocked:
-                    seconds = (blocked[host] - now).total_seconds()
-                    lane.pace.pause(self._clock.monotonic() + seconds)
+        """Raises: TransientError, the store is away."""
+        now = self._clock.monotonic()
+        if now < self._pauses_until:
+            return
+        self._pauses_until = now + _PAUSES_KEPT
+        self._pauses = await self._offload(self._hosts.blocked, self._clock.now())
+        for lane in self._lanes.values():
+            self._pause(lane)
+
+    def _pause(self, lane: Lane) -> None:
+        until = self._pauses.get(lane.host)
+        if until is not None:
+            seconds = (until - self._clock.now()).total_seconds()
+            lane.pace.pause(self._clock.monotonic() + seconds)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

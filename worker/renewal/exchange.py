@@ -70,23 +70,35 @@ class Exchanger:
         self.journal_away = False
         self.abandoned: set[GrantId] = set()  # deleted meanwhile: the gate stays shut
 
-    async def carry_out(self, prepared: Prepared, lane: Lane) -> list[Ending]:
+    async def make_ready(self, prepared: Prepared) -> Prepared | Ending:
+        """Open what is spent, build the request, pin the host; an ending, if that fails."""
         claim = prepared.claim
         try:
             request = await self._request(prepared)
-            if isinstance(request, Postponed):
-                return [request]
-            return await self._send(prepared, request, lane)
         except ConfigurationError as error:
-            return [await self._blame_connection(prepared, error.code, str(error))]
+            return await self._blame_connection(prepared, error.code, str(error))
         except TransientError as error:  # the store, while the host was pinned
-            return [self._endings.put_off(claim, error.code, 5.0)]
+            return self._endings.put_off(claim, error.code, 5.0)
         except PermanentError as error:
             _log.error("grant_unusable", grant=str(claim.grant), code=error.code)
-            return [self._endings.postponed(claim, error.code, None)]
+            return self._endings.postponed(claim, error.code, None)
         except Exception as error:
-            _log.error("attempt_broke", grant=str(claim.grant), error=type(error).__name__)
-            return [self._broken(prepared, type(error).__name__)]
+            _log.error("request_broke", grant=str(claim.grant), error=type(error).__name__)
+            return self._endings.awhile(claim, f"internal_{type(error).__name__}")
+        if isinstance(request, Postponed):
+            return request
+        prepared.wire = request
+        return prepared
+
+    async def carry_out(self, prepared: Prepared, lane: Lane) -> list[Ending]:
+        """Never raises; whatever went wrong, bytes may have left."""
+        try:
+            return await self._send(prepared, lane)
+        except Exception as error:
+            name = type(error).__name__
+            _log.error("attempt_broke", grant=str(prepared.claim.grant), error=name)
+            prepared.sent, prepared.last_code = max(1, prepared.sent), f"internal_{name}"
+            return [self._endings.left(prepared)]
 
     async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
         """Raises: ConfigurationError, TamperError, TransientError."""
@@ -114,13 +126,12 @@ class Exchanger:
             return await self._blame_connection(prepared, "host_changed", why)
         return request
 
-    async def _send(self, prepared: Prepared, request: WireRequest, lane: Lane) -> list[Ending]:
+    async def _send(self, prepared: Prepared, lane: Lane) -> list[Ending]:
         """Send, and send again as the class allows, until something is known."""
         while True:
             asked_at, started = self._clock.now(), self._clock.monotonic()
-            prepared.asking = True
             outcome = await self._endpoint.exchange(
-                request,
+                prepared.request,
                 gate=lambda: self._may_send(prepared),
                 read_timeout=prepared.rules.read_timeout,
             )
@@ -240,13 +251,6 @@ class Exchanger:
             tenant=claim.key.tenant, kind="connection_stopped", episode=episode, reason=why
         )
         return self._endings.awhile(claim, code, notice)
-
-    def _broken(self, prepared: Prepared, code: str) -> Ending:
-        """Our own fault. If bytes may have left, the takeover's rules decide about a resend."""
-        if not prepared.asking:
-            return self._endings.awhile(prepared.claim, f"internal_{code}")
-        prepared.sent, prepared.last_code = max(1, prepared.sent), f"internal_{code}"
-        return self._endings.left(prepared)
 
     def _observe(self, prepared: Prepared, outcome: Outcome, started: float) -> None:
         name = prepared.claim.provider

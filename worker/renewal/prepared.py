@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.domain.exchange import ConnectionConfig
+from worker.domain.exchange import ConnectionConfig, WireRequest
 from worker.domain.grant import Claim
 from worker.domain.ports import Provider
 from worker.domain.rotation import Rules
@@ -21,9 +21,14 @@ class Prepared:
     began: float  # monotonic, read before the claim was asked for
     deadline: float  # monotonic end of the lease
     earlier_gone: bool = False  # proof that an earlier attempt holds nothing
-    asking: bool = False  # an exchange has begun: from here on bytes may have left
+    wire: WireRequest | None = None
     sent: int = 0
     last_code: str = ""
+
+    @property
+    def request(self) -> WireRequest:
+        assert self.wire is not None
+        return self.wire
 
     @property
     def send_before(self) -> float:

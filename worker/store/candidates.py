@@ -158,12 +158,11 @@ def _swap(
         GrantRow.issued_at: candidate.issued_at,
         GrantRow.expiry: (ExpiryKind.AT if candidate.expires_at else ExpiryKind.UNTOLD).value,
         GrantRow.expires_at: candidate.expires_at,
-        GrantRow.due_at: now,
         GrantRow.not_before: None,
-        GrantRow.failures: 0,
-        GrantRow.last_error: None,
         GrantRow.suspect_since: None,
     }
+    if why != "parent" or row.due_at is None:  # a successor waits as long as its parent would
+        values |= {GrantRow.due_at: now, GrantRow.failures: 0, GrantRow.last_error: None}
     if candidate.why == "login":
         values |= {GrantRow.logged_in_at: candidate.issued_at, GrantRow.refresh_expires_at: None}
     db.execute(update(GrantRow).where(GrantRow.id == row.id).values(values))

@@ -1,0 +1,215 @@
+"""A process dies between any two steps; what it held is found again (C1 to C16)."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import delete, update
+
+from tests.planted import opened, row_of
+from tests.renewal.test_uncertain import live
+from tests.simulation.virtual_time import run
+from tests.simulation.world import Fault
+from worker.domain.exchange import Rotation
+from worker.store.engine import writing
+from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
+
+BEFORE_THE_PROVIDER = ["claim_due", "claim_due.done", "extend", "extend.done", "connect"]
+WITH_THE_ANSWER_IN_HAND = ["answer", "journal"]
+AFTER_THE_JOURNAL = ["journaled", "settle", "settle.done"]
+RECOVERABLE = [
+    (rotation, step)
+    for rotation in Rotation
+    for step in BEFORE_THE_PROVIDER + WITH_THE_ANSWER_IN_HAND + AFTER_THE_JOURNAL
+    if not (rotation in (Rotation.S, Rotation.F) and step in WITH_THE_ANSWER_IN_HAND)
+]
+
+
+def killing(process, step):
+    """Kill it the first time it gets there."""
+
+    def at(who, name):
+        if who is process and name == step:
+            process.kill()
+
+    return at
+
+
+@pytest.mark.parametrize(("rotation", "step"), RECOVERABLE)
+def test_a_kill_at_any_step_loses_no_grant_that_could_be_kept(world, rotation, step):
+    async def story():
+        w = world(rotation, grace=30.0)
+        grant = w.plant()
+        doomed, other = w.start(), w.start()
+        w.at_step = killing(doomed, step)
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await asyncio.sleep(1)
+        await live([other], 120)
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+        assert row_of(w.store, grant).generation > 0
+        assert w.ledger.double_spends == []
+
+    run(story())
+
+
+@pytest.mark.parametrize("step", ["claim_due.done", "connect", "answer", "journaled"])
+def test_a_dead_attempt_is_retaken_within_seconds_on_its_own_host(world, step):
+    """I11."""
+
+    async def story():
+        w = world(Rotation.G, grace=30.0)
+        grant = w.plant()
+        doomed, other = w.start(), w.start()
+        w.at_step = killing(doomed, step)
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await asyncio.sleep(0.2)
+        await live([other], 3, tick=1)
+        assert row_of(w.store, grant).generation > 0
+
+    run(story())
+
+
+def test_on_another_node_the_lease_is_waited_for_and_the_grace_is_kept(world):
+    async def story():
+        w = world(Rotation.G, grace=30.0)
+        grant = w.plant()
+        doomed, other = w.start(node="n1"), w.start(node="n2")
+        w.at_step = killing(doomed, "answer")
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await live([other], 26, tick=1)
+        assert row_of(w.store, grant).generation > 0
+        assert w.ledger.double_spends == []
+
+    run(story())
+
+
+def test_a_strict_token_on_another_node_is_held_until_its_journal_was_replayed(world):
+    """C10: B lies in the journal of a node that is down; A must not be sent meanwhile."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant(life=timedelta(hours=2))
+        doomed, far = w.start(node="n1"), w.start(node="n2")
+        w.at_step = killing(doomed, "journaled")
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await live([far], 400)
+        assert row_of(w.store, grant).generation == 0
+        assert len(w.network.sent) == 1
+        back = w.start(node="n1")
+        await live([back], 10)
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+        assert w.ledger.double_spends == []
+
+    run(story())
+
+
+def test_while_the_store_is_away_tokens_wait_and_nothing_new_is_spent(world):
+    """C11, I5."""
+
+    async def story():
+        w = world(Rotation.F)
+        first = w.plant("r0")
+        process = w.start()
+        w.at_step = lambda p, name: name == "journaled" and setattr(w, "store_away", True)
+        asyncio.get_running_loop().create_task(process.drain(budget=5))
+        await asyncio.sleep(2)
+        w.at_step = None
+        second = w.plant("r1")
+        await live([process], 30)
+        assert len(w.network.sent) == 1
+        w.store_away = False
+        await live([process], 10)
+        assert opened(w.store, w.vault, first) == w.ledger.families["r0"].newest
+        assert opened(w.store, w.vault, second) == w.ledger.families["r1"].newest
+
+    run(story())
+
+
+def test_with_a_full_disk_what_came_goes_to_the_store_and_nothing_new_is_spent(world):
+    async def story():
+        w = world(Rotation.F)
+        first = w.plant("r0")
+        process = w.start()
+        process.disk.full = True
+        await process.drain(budget=5)
+        assert opened(w.store, w.vault, first) == w.ledger.families["r0"].newest
+        second = w.plant("r1")
+        await live([process], 10)
+        assert len(w.network.sent) == 1
+        process.disk.full = False
+        await live([process], 10)
+        assert opened(w.store, w.vault, second) == w.ledger.families["r1"].newest
+
+    run(story())
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["same process", "next process"])
+def test_a_store_that_forgot_its_last_commits_is_brought_forward_before_any_claim(world, dies):
+    """C16, I24: after a failover the store has A again; B is in the journals."""
+
+    async def story():
+        w = world(Rotation.F)
+        grants = [w.plant(f"r{n}") for n in range(5)]
+        process = w.start()
+        before = [row_of(w.store, grant) for grant in grants]
+        await process.drain()
+        with writing(w.store) as db:
+            for row in before:
+                values = dict(row._mapping)
+                values.pop("id")
+                db.execute(update(GrantRow).where(GrantRow.id == row.id).values(values))
+            db.execute(update(CounterRow).values(value=0))
+        with writing(w.store) as db:
+            db.execute(delete(SeenRefreshTokenRow).where(SeenRefreshTokenRow.generation > 0))
+        if dies:
+            process.kill()
+            process = w.start()
+        else:
+            w.store_away = True
+            await live([process], 4)
+            w.store_away = False
+        await live([process], 20)
+        assert w.ledger.double_spends == []
+        for n, grant in enumerate(grants):
+            assert opened(w.store, w.vault, grant) == w.ledger.families[f"r{n}"].newest
+
+    run(story())
+
+
+def test_a_journal_is_replayed_a_hundred_times_without_harm(world):
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+        doomed = w.start()
+        w.at_step = killing(doomed, "settle.done")
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await asyncio.sleep(1)
+        other = w.start()
+        for _ in range(100):
+            other.disk.done.clear()
+            await other.engine.replay()
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+        assert row_of(w.store, grant).generation == 1
+
+    run(story())
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_stepped_wall_clock_takes_no_claim_from_the_living(world, step):
+    """T7."""
+
+    async def story():
+        w = world(Rotation.F)
+        w.plant()
+        one, other = w.start(), w.start()
+        w.network.faults = lambda _: Fault(back=60.0)
+        working = asyncio.create_task(one.drain(budget=5))
+        await asyncio.sleep(2)
+        w.clock.skew += timedelta(seconds=step)
+        await live([other], 40)
+        assert len(w.network.sent) == 1
+        await working
+
+    run(story())

@@ -1,0 +1,285 @@
+"""Refusals: a grant dies slowly, for the right reason, and is told once (I8)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from sqlalchemy import select, update
+
+from tests.planted import candidates_of, keep_candidate, opened, plant, row_of
+from tests.simulation.provider import answer
+from tests.simulation.virtual_time import run
+from tests.simulation.world import PROVIDER, Fault
+from worker.domain.exchange import Reading, Rotation, Verdict
+from worker.domain.grant import GrantState
+from worker.domain.secret import Secret
+from worker.store.engine import reading, writing
+from worker.store.tables import GrantRow, OutboxRow
+
+
+def notices(w):
+    with reading(w.store) as db:
+        return list(db.execute(select(OutboxRow.kind).order_by(OutboxRow.id)).scalars())
+
+
+async def live(process, seconds_, tick=5):
+    """Ticks, as the scheduler gives them."""
+    for _ in range(int(seconds_ / tick)):
+        await process.drain(budget=tick)
+        await asyncio.sleep(tick)
+
+
+def test_a_dead_grant_is_asked_about_twice_and_told_once(world):
+    async def story():
+        w = world()
+        grant = w.plant()
+        w.ledger.revoke("r0")
+        process = w.start()
+        await live(process, 300)
+        row = row_of(w.store, grant)
+        assert (row.state, row.reason) == (GrantState.NEEDS_REAUTH, "invalid_grant")
+        (first, _), (second, _) = w.network.sent
+        assert second - first >= 60
+        assert notices(w) == ["grant_needs_login"]
+        assert opened(w.store, w.vault, grant, "at") == "a0"
+
+    run(story())
+
+
+def test_auth0s_copy_is_read_before_the_last_word(world):
+    """The user has logged in meanwhile: the pull brings what that login brought."""
+
+    async def story():
+        w = world()
+        grant = w.plant(user_id="test-idp|7")
+        w.ledger.revoke("r0")
+        w.ledger.login("fresh")
+
+        def login(user_id):
+            row = row_of(w.store, grant)
+            sealed = w.vault.seal(
+                Secret("fresh"),
+                tenant="acme",
+                grant=grant,
+                generation=row.last_generation + 1,
+                kind="rt",
+                key=row.refresh_key,
+            )
+            with writing(w.store) as db:
+                db.execute(
+                    update(GrantRow).values(
+                        refresh_token=sealed,
+                        rt_fp=w.vault.fingerprint(Secret("fresh")),
+                        generation=row.last_generation + 1,
+                        last_generation=row.last_generation + 1,
+                        state=GrantState.ACTIVE.value,
+                        suspect_since=None,
+                        due_at=w.now(),
+                    )
+                )
+
+        w.pull.on_user = login
+        await live(w.start(), 30)
+        assert w.pull.users == ["test-idp|7"]
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        assert opened(w.store, w.vault, grant).startswith("fresh.")
+
+    run(story())
+
+
+def test_while_auth0_cannot_be_read_no_grant_is_called_dead(world):
+    async def story():
+        w = world()
+        grant = w.plant()
+        w.ledger.revoke("r0")
+        w.pull.away = True
+        process = w.start()
+        await live(process, 600)
+        assert row_of(w.store, grant).state == GrantState.SUSPECT
+        assert len(w.network.sent) == 1
+        w.pull.away = False
+        await live(process, 200)
+        assert row_of(w.store, grant).state == GrantState.NEEDS_REAUTH
+        assert len(w.network.sent) == 2
+
+    run(story())
+
+
+def test_a_refusal_that_was_a_mistake_heals_by_itself(world):
+    async def story():
+        w = world()
+        grant = w.plant()
+        w.network.faults = lambda _: Fault(answer=answer(400, {"error": "invalid_grant"}))
+        process = w.start()
+        await live(process, 20)
+        assert row_of(w.store, grant).state == GrantState.SUSPECT
+        w.network.faults = lambda _: Fault()
+        await live(process, 120)
+        row = row_of(w.store, grant)
+        assert (row.state, row.suspect_since, row.reason) == (GrantState.ACTIVE, None, None)
+        assert notices(w) == []
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Fault(refuse=True),
+        Fault(lose_request=True, lose_answer=True),
+        Fault(cut_after=0.01),
+        Fault(answer=answer(500, {"error": "server_error"})),
+        Fault(answer=answer(503, b"<html>down</html>")),
+        Fault(answer=answer(429, {})),
+        Fault(answer=answer(307, {}, location="https://elsewhere.example")),
+        Fault(answer=answer(200, b"not json")),
+        Fault(answer=answer(200, {"refresh_token": ""})),
+        Fault(answer=answer(403, b"blocked by a proxy")),
+    ],
+    ids=["refused", "lost", "reset", "500", "503", "429", "307", "html", "empty", "403"],
+)
+def test_trouble_on_the_way_is_never_taken_for_a_refusal(world, wrong):
+    async def story():
+        w = world(Rotation.N)
+        grant = w.plant()
+        w.network.faults = lambda _: wrong
+        process = w.start()
+        await live(process, 3600)
+        row = row_of(w.store, grant)
+        assert row.state == GrantState.ACTIVE
+        assert len(w.network.sent) <= 7
+        assert notices(w) == []
+        w.network.faults = lambda _: Fault()
+        await live(process, 3600 * 2, tick=60)
+        assert row_of(w.store, grant).generation > 0
+
+    run(story())
+
+
+def test_a_mass_of_refusals_kills_nobody(world):
+    """A provider that for a while refuses everybody: more than twenty at once."""
+
+    async def story():
+        w = world(Rotation.N)
+        grants = [w.plant(f"r{n}") for n in range(60)]
+        w.network.faults = lambda _: Fault(answer=answer(400, {"error": "invalid_grant"}))
+        process = w.start()
+        await live(process, 1800)
+        states = {row_of(w.store, grant).state for grant in grants}
+        assert GrantState.NEEDS_REAUTH not in states
+        assert notices(w) == ["verdicts_held"]
+        w.network.faults = lambda _: Fault()
+        await live(process, 7200, tick=60)
+        assert {row_of(w.store, grant).state for grant in grants} == {GrantState.ACTIVE}
+
+    run(story())
+
+
+def test_tokens_in_a_malformed_answer_are_not_lost(world):
+    """C21: the provider rotated, and its answer has no access token in it."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+        w.network.faults = lambda _: Fault(mangle=lambda told: answer(200, only_refresh(told)))
+        process = w.start()
+        await process.drain()
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+        w.network.faults = lambda _: Fault()
+        await live(process, 60)
+        assert row_of(w.store, grant).generation > 1
+        assert w.ledger.double_spends == []
+
+    run(story())
+
+
+def only_refresh(told):
+    return {"refresh_token": json.loads(told.body)["refresh_token"]}
+
+
+def test_a_fault_in_reading_an_answer_does_not_cost_its_tokens(world, monkeypatch):
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+
+        def broken(*_, **__):
+            raise RuntimeError("a bug of ours")
+
+        monkeypatch.setattr(w.entry, "read", broken)
+        await w.start().drain()
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+
+    run(story())
+
+
+def test_the_very_token_sent_coming_back_on_a_resend_is_told_and_used(world):
+    """C22: the access token is good, the refresh token may be dead already."""
+
+    async def story():
+        w = world(Rotation.G, grace=30.0)
+        grant = w.plant()
+        body = {"access_token": "a1", "refresh_token": "r0", "expires_in": 3600}
+        answers = iter([Fault(cut_after=0.01), Fault(answer=answer(200, body))])
+        w.network.faults = lambda _: next(answers)
+        await w.start().drain()
+        row = row_of(w.store, grant)
+        assert (row.state, row.reason) == (GrantState.SUSPECT, "same_refresh_token")
+        assert opened(w.store, w.vault, grant, "at") == "a1"
+        assert notices(w) == ["same_refresh_token"]
+
+    run(story())
+
+
+def test_after_a_refusal_the_kept_family_has_its_turn(world):
+    """M3: a login's family is refused; the one it replaced is still alive."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant("old")
+        await w.start().drain()
+        other = plant(w.store, w.vault, now=w.now(), rt="spare", connection=PROVIDER, due_at=None)
+        w.ledger.login("new")
+        row = row_of(w.store, grant)
+        keep_candidate(w.store, w.vault, grant, rt="new", why="superseded_family", now=w.now())
+        w.ledger.revoke("old")
+        with writing(w.store) as db:
+            db.execute(update(GrantRow).where(GrantRow.id == grant).values(due_at=w.now()))
+        await live(w.start(), 30)
+        assert opened(w.store, w.vault, grant).startswith("new.")
+        assert [c.why for c in candidates_of(w.store, grant)] == ["refused"]
+        assert row.rt_fp == candidates_of(w.store, grant)[0].rt_fp
+        assert row_of(w.store, other).generation == 0
+
+    run(story())
+
+
+def test_an_admins_act_that_is_awaited_is_told_once_and_asked_about_hourly(world, monkeypatch):
+    async def story():
+        w = world(Rotation.N)
+        grant = w.plant()
+        healing = Reading(verdict=Verdict.GRANT_DEAD, code="AADSTS50173", heals=True)
+        monkeypatch.setattr(w.entry, "read", lambda *_, **__: healing)
+        w.network.faults = lambda _: Fault(answer=answer(400, {}))
+        await live(w.start(), 3 * 3600, tick=60)
+        assert 3 <= len(w.network.sent) <= 4
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        assert notices(w) == ["grant_needs_admin"]
+
+    run(story())
+
+
+def test_backing_off_never_asks_more_than_six_times_an_hour(world):
+    """I12."""
+
+    async def story():
+        w = world(Rotation.G, grace=30.0)
+        w.plant()
+        w.network.faults = lambda _: Fault(lose_request=True, lose_answer=True)
+        await live(w.start(), 2 * 3600, tick=10)
+        times = [when for when, _ in w.network.sent]
+        for first in times:
+            assert sum(first <= when < first + 3600 for when in times) <= 6
+
+    run(story())
