@@ -95,6 +95,7 @@ class TenantSettings(_Table):
     events_basic: SecretValues = ()  # "user:password"
     events_header: SecretValues = ()  # "Name: value"
     actions_secret: SecretValues = ()  # "whsec_…"
+    subject_audience: str | None = None  # of users' own tokens, for API keys with the verb "own"
     plan: str | None = None
     requests_per_second: float | None = Field(default=None, gt=0)
     database_connections: tuple[str, ...] = ()  # those whose login scripts return tokens

@@ -65,13 +65,21 @@ async def test_a_token_with_too_little_left_is_renewed_first(handout, grants, cl
     assert handed.grant.expires_at - handed.at >= timedelta(minutes=10)
 
 
-async def test_all_who_wait_for_one_grant_cause_one_renewal(handout, grants, clock, renewer):
-    grant = grants.add()
+async def test_all_who_wait_for_one_grant_cause_one_renewal(
+    handout, grants, clock, renewer, repository, monkeypatch
+):
+    grant, forced = grants.add(), []
+    bring_forward = repository.bring_forward
+    monkeypatch.setattr(
+        repository,
+        "bring_forward",
+        lambda *told, **more: forced.append(told) or bring_forward(*told, **more),
+    )
     clock.advance(59.5 * 60)
     renewer.on_hint = lambda: grants.renew(grant, "at-1")
     answers = await asyncio.gather(*(handout.token(key(), ask()) for _ in range(50)))
     assert {handed.access_token.text() for handed in answers} == {"at-1"}
-    assert len(renewer.hints) == 1
+    assert (len(renewer.hints), len(forced)) == (1, 1)
 
 
 async def test_a_refused_token_is_not_handed_out_again(handout, grants, renewer, clock):

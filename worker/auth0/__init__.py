@@ -7,6 +7,7 @@ Httpx lives here and in `providers`. Answers become values with `Secret`s in the
 from worker.auth0.answers import Connection, Identity, User
 from worker.auth0.budget import PLANS, Budget, Plan, Priority, plan_named
 from worker.auth0.credentials import Credentials
+from worker.auth0.key_set import KeySets
 from worker.auth0.management import ManagementApi, open_client
 from worker.auth0.scopes import missing_scopes
 
@@ -16,6 +17,7 @@ __all__ = [
     "Connection",
     "Credentials",
     "Identity",
+    "KeySets",
     "ManagementApi",
     "Plan",
     "Priority",

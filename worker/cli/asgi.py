@@ -12,8 +12,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from worker.api import build_app
-from worker.api.keys import KeyBook
+from worker.api import KeyBook, Subjects, Trust, build_app
+from worker.auth0 import KeySets
 from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.health import Health
 from worker.domain.access import bootstrap_key
@@ -61,6 +61,7 @@ def build_web(settings: Settings) -> FastAPI:
             offload=offload,
         ),
         keys=keys_of(base),
+        subjects=subjects_of(settings),
         routes=[*routes(intake=intake, tenants=doors, offload=offload), *health.routes()],
         lifespan=_lifespan(base, intake),
     )
@@ -76,6 +77,20 @@ def keys_of(base: Base) -> KeyBook:
             for key in base.settings.api_keys
         ],
     )
+
+
+def subjects_of(settings: Settings) -> Subjects:
+    """Whose access tokens prove for whom an app asks: the tenants that name an audience."""
+    addresses = {
+        name: tenant.base_url or f"https://{tenant.domain}"
+        for name, tenant in settings.tenants.items()
+    }
+    trusted = {
+        name: Trust(issuer=f"{addresses[name].rstrip('/')}/", audience=tenant.subject_audience)
+        for name, tenant in settings.tenants.items()
+        if tenant.subject_audience
+    }
+    return Subjects(trusted, KeySets(addresses))
 
 
 def dies_when_renewed(catalogue: Catalogue) -> Callable[[str], bool]:

@@ -194,7 +194,6 @@ def _made_due(grant: GrantId, now: datetime) -> Any:
         .where(
             GrantRow.id == grant,
             GrantRow.state == GrantState.ACTIVE.value,
-            GrantRow.tombstoned_at.is_(None),
             GrantRow.renewable,
             GrantRow.alias_of.is_(None),
             GrantRow.attempt.is_(None),
