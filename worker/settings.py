@@ -307,7 +307,7 @@ def _fill_defaults(values: dict[str, Any], base: Path) -> None:
     values["database_url"] = values.get("database_url") or f"sqlite:///{data_dir / 'evergrant.db'}"
     values["keyring"] = values.get("keyring") or str(data_dir / "keyring.json")
     if values.get("broker_url", "embedded") in ("", "embedded"):
-        values["broker_url"] = "filesystem://"
+        values["broker_url"] = "filesystem://localhost/"
 
 
 def _api_key(entry: str) -> dict[str, str]:

@@ -27,10 +27,6 @@ class Loop:
         """Run `work` on the loop and wait; for any thread but the loop's own."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run `work` beside everything else, for as long as the process lives."""
-        asyncio.run_coroutine_threadsafe(work, self._loop)
-
     def soon(self, call: Callable[[], object]) -> None:
         """Call something quick on the loop's thread, without waiting; safe in a signal handler."""
         self._loop.call_soon_threadsafe(call)

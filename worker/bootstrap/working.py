@@ -64,7 +64,7 @@ class Worker:
 
     def start(self) -> None:
         """Watch the schedule ourselves, whatever becomes of broker and scheduler."""
-        self._loop.start(self._parts.watch.run())
+        self._loop.soon(self._parts.start)
 
     def begun(self, task: str) -> None:
         self._base.hints.begun(task)
@@ -97,6 +97,7 @@ class _Parts:
         self._budget = base.settings.batch_seconds
         self._draining: dict[str, bool] = {}
         self._stopped: asyncio.Future[None] | None = None
+        self._watching: asyncio.Future[None] | None = None
         self._reconciling: asyncio.Future[Counts] | None = None
         self._vault, self._connections = base.vault(), base.connections()
         self._endpoint = HttpTokenEndpoint(allow_loopback=base.settings.allow_loopback)
@@ -122,7 +123,7 @@ class _Parts:
         self.inlet = QueueInlet(intake, tenants=base.settings.tenants, bury=self._bury)
         self._dispatcher = self._dispatching(intake)
         self._revoker = self._revoking()
-        self.watch = self._watching()
+        self._watch = self._watch_of_our_own()
         self.jobs: Mapping[str, Job] = {
             "outbox": self.notices,
             "sweep": self._engine.sweep,
@@ -158,8 +159,13 @@ class _Parts:
     async def notices(self) -> Counts:
         return await self._dispatcher.dispatch(budget_seconds=self._budget)
 
+    def start(self) -> None:
+        self._watching = asyncio.ensure_future(self._watch.run())
+
     def stop(self) -> None:
         self._processor.stop()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._stopped is None:
             self._stopped = asyncio.ensure_future(self._engine.stop())
 
@@ -235,7 +241,7 @@ class _Parts:
             offload=base.offload,
         )
 
-    def _watching(self) -> SelfSweep:
+    def _watch_of_our_own(self) -> SelfSweep:
         base = self._base
         return SelfSweep(
             schedule=StoreSchedule(base.engine, base.clock),

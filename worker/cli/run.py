@@ -99,7 +99,7 @@ def scheduler(supervised: Supervised = False) -> None:
     _start("scheduler", supervised=supervised)
     from worker.tasks.app import app
 
-    app.start(["beat", "--loglevel=WARNING", "--pidfile="])
+    app.start(["--quiet", "beat", "--loglevel=WARNING", "--pidfile="])
 
 
 def flower(supervised: Supervised = False) -> None:

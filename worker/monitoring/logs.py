@@ -109,6 +109,8 @@ def _silence() -> None:
     # the first four print URLs, queries and all; alembic lists its plugins at every start
     for name in ("httpx", "httpcore", "hpack", "urllib3", "alembic.runtime.plugins"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines for every hint
+        logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kombu", "amqp"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

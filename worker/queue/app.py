@@ -151,6 +151,7 @@ def worker_arguments(*, concurrency: int, queues: Iterable[str] = (), name: str 
     """The arguments of `celery worker` that belong to this product."""
     chosen = ",".join(queues)
     return [
+        "--quiet",  # no banner; it lists a hundred queues
         "worker",
         "--pool=threads",
         f"--concurrency={concurrency}",

@@ -6,15 +6,15 @@ first use, a scheduler's on its first tick.
 
 from __future__ import annotations
 
+import os
 import threading
-from functools import cache
 from typing import Any
 
 from celery.schedules import crontab
 from celery.signals import (
     beat_init,
     setup_logging,
-    worker_ready,
+    worker_init,
     worker_shutdown,
     worker_shutting_down,
 )
@@ -35,17 +35,15 @@ from worker.tasks.beat import TICK, Ticker  # noqa: E402
 from worker.tasks.shells import register  # noqa: E402
 
 _making = threading.Lock()
-
-
-@cache
-def _worker() -> Worker:
-    return Worker(settings, celery=app)
+_workers: dict[int, Worker] = {}  # by process: what a fork brings along is of no use
 
 
 def worker() -> Worker:
     """This process's worker, made once however many threads ask."""
     with _making:
-        return _worker()
+        if os.getpid() not in _workers:
+            _workers[os.getpid()] = Worker(settings, celery=app)
+        return _workers[os.getpid()]
 
 
 _entries = list(load_entries(settings).names())
@@ -86,8 +84,9 @@ def _scheduler_starts(**_signal: Any) -> None:
     Ticker.hint = base.hints.task
 
 
-@worker_ready.connect
+@worker_init.connect
 def _worker_starts(**_signal: Any) -> None:
+    """Before the broker is asked for anything: renewal does not wait for it."""
     worker().start()
 
 

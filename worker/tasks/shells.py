@@ -63,6 +63,8 @@ def _shell(
             _log.warning("task gave up", task=name, code=error.code, error=str(error))
             return {"gave_up": 1}
         TASKS.labels(name, "done").inc()
+        if any(counts.values()):
+            _log.info("done", task=name, **counts)
         return counts
 
     run.__doc__ = f"Runs what the store says is due for `{name}`."
