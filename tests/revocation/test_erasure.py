@@ -209,3 +209,18 @@ async def test_candidates_are_erased_with_the_rest(grants, erasure, revoker, eng
     assert sorted(endpoint.revoked) == ["rt-0", "rt-old"]
     with reading(engine) as connection:
         assert connection.execute(select(CandidateRow.id)).all() == []
+
+
+async def test_a_client_secret_that_does_not_open_is_waited_for(
+    grants, erasure, revoker, monkeypatch
+):
+    """An operator can put it right; the tokens must not be shredded unrevoked meanwhile."""
+
+    def tampered(_tenant, _name):
+        raise TamperError("google: does not open")
+
+    grant = grants.add()
+    monkeypatch.setattr(revoker._connections, "get", tampered)
+    await erasure.erase("acme", USER)
+    assert await revoker.drain() == {"later": 1}
+    assert grants.row(grant).refresh_key is not None

@@ -86,9 +86,7 @@ class Revoker:
             return _later(buried, pair, error.code, "", self._clock.now())
 
     async def _asked(self, buried: Buried, pair: SealedPair) -> Receipt:
-        connection = await self._offload(
-            self._connections.get, buried.key.tenant, buried.key.connection
-        )
+        connection = await self._offload(self._connection, buried)
         if connection is None:
             return Receipt(pair=pair, outcome="not_offered", detail={"code": "connection_gone"})
         provider = self._catalogue.entry(buried.provider, connection)
@@ -135,6 +133,12 @@ class Revoker:
                 return Receipt(pair=pair, outcome="refused", detail=detail)
             case _:
                 return _later(buried, pair, f"http_{outcome.status}", by_hand, now)
+
+    def _connection(self, buried: Buried) -> ConnectionConfig | None:
+        try:
+            return self._connections.get(buried.key.tenant, buried.key.connection)
+        except TamperError as error:  # the client's secret, not the grant's tokens: can be mended
+            raise ConfigurationError(str(error), code="connection_unreadable") from error
 
     def _opened(self, buried: Buried, pair: SealedPair, kind: str) -> Secret | None:
         sealed = pair.access_token if kind == "at" else pair.refresh_token
