@@ -32,6 +32,7 @@ USER = "google-oauth2|104"
         ("admin:acme", (Verb.ADMIN, "acme", "google", None), True),
         ("admin:acme/*/auth0|*", (Verb.ADMIN, "acme", "google", None), False),
         ("read:acme", (Verb.ADMIN, "acme", "google", None), False),
+        ("read,own:acme", (Verb.READ, "acme", "google", USER), False),
     ],
 )
 def test_a_scope_covers_what_it_says(scope, asked, covered):
@@ -61,3 +62,15 @@ def test_a_short_secret_is_refused_and_not_shown():
 
 def test_a_key_shows_no_digest():
     assert "digest" not in repr(ApiKey(name="a", digest=b"\x01", scopes=()))
+
+
+def test_a_bound_key_counts_only_for_the_user_who_proved_himself():
+    key = bootstrap_key(
+        name="app", secret=Secret("evg_0123456789abcdef"), scope="read,own:acme;status:acme"
+    )
+    bound = key.bound_to(("acme", "auth0|a*"))
+    assert bound.allows(Verb.READ, "acme", "google", "auth0|a*")
+    assert not bound.allows(Verb.READ, "acme", "google", "auth0|ab")
+    assert not key.bound_to(None).allows(Verb.READ, "acme", "google", "auth0|a*")
+    assert key.bound_to(None).allows(Verb.STATUS, "acme", "google", USER)
+    assert not key.needs_proof

@@ -35,6 +35,8 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "actions": ("worker.cli.events:actions", "Look"),
     "providers": ("worker.cli.providers:providers", "Look"),
     "sync": ("worker.cli.sync:sync", "Work"),
+    "compromise": ("worker.cli.giving_up:compromise", "Work"),
+    "erasure": ("worker.cli.giving_up:erasure", "Look"),
     "keys": ("worker.cli.keys:keys", "Keys"),
     "api-keys": ("worker.cli.keys:api_keys", "Keys"),
 }

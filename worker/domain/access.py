@@ -43,10 +43,14 @@ class Scope:
     verbs: frozenset[Verb] = frozenset({Verb.READ})
 
     def covers(self, verb: Verb, tenant: str, connection: str | None, user: str | None) -> bool:
-        """None: all of them is meant, which only the pattern `*` covers."""
+        """None: all of them is meant, which only the pattern `*` covers.
+
+        A scope for `own` users covers nothing before it is bound to one (`bound_to`).
+        """
         granted = verb in self.verbs or (verb is Verb.STATUS and Verb.READ in self.verbs)
         return (
             granted
+            and Verb.OWN not in self.verbs
             and _matches(self.tenant, tenant)
             and _matches(self.connection, connection)
             and _matches(self.user, user)
