@@ -35,7 +35,11 @@ def configure(database: str) -> None:
             "default": {
                 "ENGINE": "django.db.backends.sqlite3",
                 "NAME": database,
-                "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE"},
+                "OPTIONS": {
+                    "timeout": 20,
+                    "transaction_mode": "IMMEDIATE",
+                    "init_command": "PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY",
+                },
             }
         },
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
