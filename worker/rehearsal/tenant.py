@@ -10,27 +10,14 @@ import asyncio
 import random
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from .issuer import Issued, RefusedError
 from .records import Log, Record, action_body, api_details, cloud_event, iso, login_details
-from .values import SECRET_OPTIONS, Connection, Identity, NoSuchError, User
+from .values import SECRET_OPTIONS, Connection, Identity, Login, NoSuchError, User
 
 Clock = Callable[[], float]
 Emit = Callable[[Record], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """A login on its way: the provider has answered, the tenant has not written it yet."""
-
-    user: User
-    via: Connection
-    subject: str
-    issued: Issued
-    started: float
-    new: bool
 
 
 class Tenant:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .issuer import Issued
 from .provider import Provider
 from .records import Record, iso
 
@@ -113,6 +114,18 @@ class Connection:
             "strategy": self.strategy,
             "strategy_type": "enterprise" if self.strategy in ENTERPRISE else "social",
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A login on its way: the provider has answered, the tenant has not written it yet."""
+
+    user: User
+    via: Connection
+    subject: str
+    issued: Issued
+    started: float
+    new: bool
 
 
 class NoSuchError(LookupError):
