@@ -109,6 +109,7 @@ class Lifetimes:
     margin: timedelta | None  # else min(15 min, 20 % of life)
     not_before: timedelta | None  # after issue
     keepalive: timedelta | None  # renew at least this often, or the grant dies of silence
+    refresh_fixed: bool = False  # the refresh token ends so long after the login, whatever we do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,13 @@ def renewal_time(
         point
         for point in (
             _before_access_ends(issued_at, expiry, expires_at, lifetimes, spread),
-            _before_refresh_ends(issued_at, refresh_expires_at, lifetimes, spread),
+            _before_refresh_ends(
+                issued_at,
+                # No renewal moves a fixed end: to hurry towards it would only ask ever more often.
+                None if lifetimes.refresh_fixed else refresh_expires_at,
+                lifetimes,
+                spread,
+            ),
         )
         if point is not None
     ]

@@ -69,6 +69,7 @@ class Kind:
             margin=duration(timing.margin),
             not_before=duration(timing.not_before),
             keepalive=duration(timing.keepalive),
+            refresh_fixed=lives.refresh_from == "login",
         )
 
     @cached_property
