@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canary import Hit, hunt
 from worker.cli.demo_product import Product, running
 from worker.rehearsal import (
     ConnectionSpec,
@@ -44,6 +45,25 @@ class Running:
         """As the providers counted them."""
         return int(self.stage.ledger()["total"]["exchanges"])
 
+    def secrets(self) -> list[str]:
+        """Every token and client secret there is to leak: the stage issued or made them."""
+        stage = self.stage.stage
+        tokens = [
+            token
+            for user in stage.tenant.users.values()
+            for identity in user.identities
+            for token in (identity.access_token, identity.refresh_token)
+        ]
+        clients = [c.secret for p in stage.providers.values() for c in p.clients.values()]
+        found = [secret for secret in (*tokens, *clients) if secret]
+        assert len(found) >= 4
+        return found
+
+    def leaks(self) -> list[Hit]:
+        """Where any of them lies in the clear: data directory and log."""
+        places = [self.directory / "data", self.product.log]
+        return hunt(self.secrets(), places)
+
     def wait_for(self, what: Callable[[], object], seconds: float = PATIENCE) -> None:
         until = time.monotonic() + seconds
         while not what():
@@ -56,7 +76,7 @@ class Running:
 
 
 @contextmanager
-def started(directory: Path, *, lifetime: float = 6, **settings: str) -> Iterator[Running]:
+def started(directory: Path, *, lifetime: float = 3, **settings: str) -> Iterator[Running]:
     with ExitStack() as stack:
         stage = stack.enter_context(
             rehearsal(StageSettings(lifetimes={"*": lifetime}, pace=0.2, connections=CONNECTIONS))

@@ -35,7 +35,7 @@ def test_logins_are_pulled_and_renewed_and_a_flushed_broker_loses_nothing(reques
             running.login("acme-bitbucket", subject)
         running.wait_for_renewals(4)
         flush(kind, url, tmp_path)
-        running.wait_for_renewals(8)
+        running.wait_for_renewals(6)
         status = running.product.status()["providers"]
         ledger = running.stage.ledger()["total"]
     assert sum(line["active"] for line in status) == 4

@@ -1,0 +1,175 @@
+"""What an operator types while the product runs, and what comes back."""
+
+import json
+import logging
+
+import pytest
+
+from tests.canary import hunt_bytes
+from tests.cli.conftest import TENANT
+from worker.cli.app import call
+
+
+@pytest.fixture
+def evergrant(embedded, monkeypatch, capsys):
+    """`evergrant …`, in this process but in the product's directory and environment."""
+    for name, value in embedded.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(embedded.directory)
+    handlers = logging.getLogger().handlers[:]
+
+    def run(*arguments, code=0, as_json=True):
+        capsys.readouterr()
+        ended = call([*arguments, *(["--json"] if as_json else [])])
+        said = capsys.readouterr()
+        assert ended == code, said.err
+        return json.loads(said.out) if as_json and said.out else said.out + said.err
+
+    yield run
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
+def rosa(evergrant):
+    (grant,) = evergrant("grants", "list", "--connection", "google-oauth2")
+    return grant
+
+
+def test_status_counts_grants_per_provider(evergrant):
+    told = evergrant("status")
+    assert {line["provider"]: line["active"] for line in told["providers"]} == {
+        "google-oauth2": 1,
+        "bitbucket": 1,
+    }
+    assert "google-oauth2" in evergrant("status", as_json=False)
+
+
+def test_grants_are_listed_by_what_is_asked(evergrant, rosa):
+    assert rosa["tenant"] == TENANT
+    assert rosa["state"] == "active"
+    assert evergrant("grants", "list", "--user", rosa["user_id"])[0]["id"] == rosa["id"]
+    assert evergrant("grants", "list", "--state", "needs_reauth") == []
+    assert rosa["id"] in evergrant("grants", "list", as_json=False)
+
+
+def test_a_grant_is_explained_with_its_history(evergrant, rosa):
+    told = evergrant("grants", "explain", rosa["id"])
+    assert told["state"] == "active"
+    assert told["next_step"]
+    assert told["timeline"]
+
+
+def test_an_unknown_grant_is_told_without_a_traceback(evergrant):
+    said = evergrant("grants", "explain", "nonsense", code=3, as_json=False)
+    assert "evergrant grants list" in said
+    assert "Traceback" not in said
+
+
+def test_a_token_is_printed_only_with_show(evergrant, embedded, rosa):
+    hidden = evergrant("tokens", "get", rosa["user_id"], "google-oauth2")
+    assert hidden["access_token"].startswith("(hidden")
+    shown = evergrant("tokens", "get", rosa["user_id"], "google-oauth2", "--show")
+    token = shown["access_token"]
+    assert len(token) > 20
+    everything = [
+        evergrant(*command.split(), as_json=False)
+        for command in ("status", "grants list", "events failed", "keys list", "doctor")
+    ]
+    assert hunt_bytes([token], "".join(everything).encode()) == []
+    assert hunt_bytes([token], embedded.product.log.read_bytes()) == []
+
+
+def test_a_renewal_can_be_asked_for_and_waited_for(evergrant, rosa):
+    told = evergrant("grants", "renew", rosa["id"])
+    assert told["renewed"]
+    assert told["generation"] > rosa["generation"]
+
+
+def test_a_whole_tenant_is_read_anew(evergrant):
+    assert evergrant("sync", "connections")["done"] == 2
+    assert evergrant("sync", "users")["done"] == 2
+
+
+def test_an_app_gets_a_key_once_and_loses_it(evergrant):
+    made = evergrant("api-keys", "create", "crm", "--scope", f"read:{TENANT}", "--days", "3")
+    assert made["key"].startswith("evg_")
+    listed = evergrant("api-keys", "list")
+    assert [key["name"] for key in listed] == ["crm"]
+    assert made["key"] not in json.dumps(listed)
+    evergrant("api-keys", "create", "crm", code=2)
+    evergrant("api-keys", "revoke", "crm")
+    evergrant("api-keys", "revoke", "crm", code=3)
+
+
+def test_keys_rotate_under_the_running_product(evergrant, embedded):
+    before = {key["id"] for key in evergrant("keys", "list")}
+    evergrant("keys", "rotate")
+    after = evergrant("keys", "list")
+    assert sum(key["state"] == "primary" for key in after) == 4
+    assert len({key["id"] for key in after} - before) == 3
+    embedded.wait_for_renewals(2)  # the processes have noticed
+
+
+def test_the_doctor_finds_a_running_product_well(evergrant):
+    told = evergrant("doctor", "--deep")
+    assert told["ok"], [check for check in told["checks"] if check["status"] == "fail"]
+    names = {check["name"] for check in told["checks"] if check["status"] == "ok"}
+    assert names >= {"keyring", "database", "broker", "workers", "web", f"tenant {TENANT}", "audit"}
+
+
+def test_the_doctor_names_what_is_wrong_and_what_to_do(evergrant, monkeypatch):
+    monkeypatch.setenv("EVERGRANT_KEYRING", "/nowhere/keyring.json")
+    monkeypatch.setenv("EVERGRANT_BROKER_URL", "redis://127.0.0.1:1/0")
+    told = evergrant("doctor", code=1)
+    failed = {check["name"]: check for check in told["checks"] if check["status"] == "fail"}
+    assert "evergrant init" in failed["keyring"]["told"]
+    assert "slower" in failed["broker"]["advice"]
+
+
+def test_providers_say_which_serves_a_connection(evergrant):
+    rows = evergrant("providers", "check")
+    assert {row["connection"]: row["provider"] for row in rows} == {
+        "google-oauth2": "google-oauth2",
+        "acme-bitbucket": "bitbucket",
+    }
+    assert any(entry["name"] == "github-app" for entry in evergrant("providers", "list"))
+    assert evergrant("providers", "show", "github-app")["display_name"]
+    assert "did you mean" in evergrant("providers", "show", "githubapp", code=2, as_json=False)
+
+
+def test_bound_actions_are_listed_and_tried(evergrant, embedded, monkeypatch):
+    (embedded.directory / "chat.py").write_text(
+        "async def post(event, api):\n    await api.notify('posted', reason=event.user_id)\n"
+    )
+    config = embedded.directory / "with_action.toml"
+    config.write_text(
+        (embedded.directory / "evergrant.toml").read_text()
+        + '\n[[actions]]\nrun = "chat:post"\ntrigger = "grant_needs_login"\n'
+    )
+    monkeypatch.setenv("EVERGRANT_CONFIG", str(config))
+    monkeypatch.syspath_prepend(str(embedded.directory))
+    assert {"chat:post", "pull_user"} <= {row["action"] for row in evergrant("actions", "list")}
+    event = embedded.directory / "event.json"
+    event.write_text(
+        json.dumps({"tenant": TENANT, "trigger": "grant_needs_login", "user_id": "auth0|1"})
+    )
+    told = evergrant("actions", "test", str(event))
+    assert told["ran"] == ["chat:post"]
+    assert told["asked"] == ["notify posted"]
+
+
+def test_failed_events_are_listed_and_replayed(evergrant):
+    assert evergrant("events", "failed") == {"events": [], "dead_messages": []}
+    assert evergrant("events", "replay") == {"replayed": 0}
+
+
+def test_a_grant_given_up_is_served_no_more(evergrant, embedded):
+    (grant,) = evergrant("grants", "list", "--connection", "acme-bitbucket")
+    told = evergrant("grants", "revoke", grant["id"])
+    assert told["state"] == "tombstoned"
+    evergrant("tokens", "get", grant["user_id"], "acme-bitbucket", code=1)
+    embedded.wait_for(
+        lambda: (
+            evergrant("grants", "list", "--connection", "acme-bitbucket")[0]["state"] == "erased"
+        )
+    )

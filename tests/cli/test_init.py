@@ -1,0 +1,75 @@
+"""A first start, and the mistakes made at it."""
+
+import stat
+
+import pytest
+
+from worker.cli.app import call
+from worker.settings import load
+from worker.vault import Keyring
+
+FLAGS = ["--domain", "acme.eu.auth0.com", "--client-id", "abc", "--client-secret", "s3cret"]
+
+
+def test_init_writes_what_a_start_needs_and_tells_the_steps(tmp_path, capsys):
+    assert call(["init", "--directory", str(tmp_path), *FLAGS]) == 0
+    told = capsys.readouterr().out
+    for word in ("read:user_idp_tokens", "/hooks/auth0/default/logs", "EVERGRANT_EVENTS_BEARER"):
+        assert word in told
+    assert "s3cret" not in told
+    settings = load({}, directory=tmp_path)
+    tenant = settings.tenants["default"]
+    assert tenant.client_secret.text() == "s3cret"
+    assert tenant.logs_authorization
+    assert tenant.events_bearer
+    assert tenant.actions_secret
+    assert len(Keyring.load(settings.keyring).keys) == 4
+
+
+def test_what_init_writes_is_for_its_owner_alone(tmp_path):
+    call(["init", "--directory", str(tmp_path), *FLAGS])
+    for name in ("evergrant.toml", ".env", ".evergrant/keyring.json"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+def test_init_overwrites_nothing(tmp_path, capsys):
+    call(["init", "--directory", str(tmp_path), *FLAGS])
+    before = (tmp_path / ".evergrant/keyring.json").read_bytes()
+    assert call(["init", "--directory", str(tmp_path), *FLAGS]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert (tmp_path / ".evergrant/keyring.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["status"], 2, "evergrant migrate"),
+        (["tokens", "get", "x"], 2, "Missing argument"),
+        (["--version"], 0, "evergrant "),
+    ],
+    ids=["unknown command", "no database yet", "a missing argument", "the version"],
+)
+def test_every_mistake_gets_a_line_and_a_code(tmp_path, monkeypatch, capsys, arguments, code, says):
+    monkeypatch.chdir(tmp_path)
+    assert call(arguments) == code
+    said = capsys.readouterr()
+    assert says in said.out + said.err
+    assert "Traceback" not in said.err
+
+
+def test_every_command_explains_itself(capsys):
+    from worker.cli.app import _ELSEWHERE, _RUN
+
+    for name in (*_RUN, *_ELSEWHERE):
+        assert call([name, "--help"]) == 0
+        assert name in capsys.readouterr().out
+
+
+def test_flower_open_to_the_network_needs_a_password(tmp_path):
+    from worker.cli.run import flower_arguments
+    from worker.domain.errors import ConfigurationError
+
+    exposed = load({"EVERGRANT_FLOWER_HOST": "0.0.0.0"}, directory=tmp_path)
+    with pytest.raises(ConfigurationError, match="EVERGRANT_FLOWER_BASIC_AUTH"):
+        flower_arguments(exposed)
