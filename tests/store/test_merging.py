@@ -19,6 +19,7 @@ from worker.domain.secret import Secret
 from worker.store.engine import reading, writing
 from worker.store.merging import Merged, MergeRepository
 from worker.store.pulls import Begun, PullRepository, user_subject
+from worker.store.quarantine import QuarantineRepository
 from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
 
 HOUR = timedelta(hours=1)
@@ -379,3 +380,15 @@ def test_a_miss_read_by_an_overtaken_pull_does_not_count(tenant):
 
 def _columns(row: Any) -> dict[str, Any]:
     return {column.name: getattr(row, column.name) for column in row.__table__.columns}
+
+
+def test_an_operator_ends_a_quarantine(tenant):
+    tenant.pull(copy())
+    tenant.change(state="quarantined", reason="shared_spender", due_at=None)
+    quarantine = QuarantineRepository(tenant.engine, tenant.audit)
+    grant = tenant.grant().id
+    assert quarantine.release(grant, actor="cli:ops", now=T0)
+    row = tenant.grant()
+    assert (row.state, row.reason, row.due_at) == ("active", None, T0)
+    assert tenant.audit.records[-1].verb == "released"
+    assert not quarantine.release(grant, actor="cli:ops", now=T0)
