@@ -35,6 +35,8 @@ def ours(program: str) -> list:
     lines = []
     for page, line in commands():
         for part in re.split(r"\s(?:\||&&|\|\||;)\s", line.split(" #")[0]):
+            if not re.match(rf"(?:[A-Z_0-9]+=\S* )*(?:\S*/)?{program}\b", part.strip()):
+                continue  # a quotation over several lines is somebody else's program
             words = shlex.split(part)
             while words and re.match(r"[A-Z_][A-Z0-9_]*=", words[0]):
                 words.pop(0)
