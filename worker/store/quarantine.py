@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy import Connection, Engine, case, update
+from sqlalchemy import Connection, Engine, case, literal, update
 
 from worker.domain.grant import GrantId, GrantState
 from worker.domain.ports import AuditRecord
 from worker.store.engine import writing
 from worker.store.tables import GrantRow
+from worker.store.types import Instant
 
 
 class Audit(Protocol):
@@ -38,7 +39,7 @@ class QuarantineRepository:
                 reason=None,
                 failures=0,
                 suspect_since=None,
-                due_at=case((spends, now), else_=None),
+                due_at=case((spends, literal(now, Instant())), else_=None),
             )
             .returning(GrantRow.tenant)
         )
