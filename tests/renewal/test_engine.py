@@ -90,10 +90,27 @@ def test_an_access_token_that_renews_itself_is_spent_no_earlier_than_the_provide
     run(story())
 
 
-def test_what_cannot_be_renewed_says_why_and_is_not_due_again(world):
+def test_a_connection_that_is_not_set_up_is_looked_at_again_by_and_by(world):
     async def story():
         w = world()
-        w.entry.not_renewable = "OAuth Apps of GitHub never expire"
+        w.entry.not_renewable = "its client_id is empty"
+        grant = w.plant()
+        process = w.start()
+        await process.drain()
+        row = row_of(w.store, grant)
+        assert (row.renewable, row.last_error) == (True, "not_renewable")
+        assert row.due_at - w.now() > seconds(500)
+        w.entry.not_renewable = None
+        await asyncio.sleep(1000)
+        assert await process.drain() == {"renewed": 1}
+
+    run(story())
+
+
+def test_what_has_nothing_to_renew_with_says_so_and_is_not_due_again(world):
+    async def story():
+        w = world()
+        w.entry.spends = ""
         grant = w.plant()
         await w.start().drain()
         row = row_of(w.store, grant)

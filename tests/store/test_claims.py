@@ -132,11 +132,11 @@ def test_an_attempt_is_unfinished_when_its_lease_ends_or_its_process_is_dead(eng
     grant = plant(engine, vault, now=NOW)
     (first,) = claim(claims)
     other = make(engine, "p2")
-    assert other.unfinished("google-oauth2", dead=()) == []
-    (dead,) = other.unfinished("google-oauth2", dead=("p1",))
+    assert other.unfinished("google-oauth2", ["acme"], dead=()) == []
+    (dead,) = other.unfinished("google-oauth2", ["acme"], dead=("p1",))
     assert (dead.grant, dead.earlier.attempt, dead.earlier.process) == (grant, first.attempt, "p1")
     age_claims(engine, 30)
-    (ended,) = make(engine, "p3", node="n2").unfinished("google-oauth2", dead=())
+    (ended,) = make(engine, "p3", node="n2").unfinished("google-oauth2", ["acme"], dead=())
     assert ended.earlier.attempt == first.attempt
     assert not ended.earlier.uncertain
 
@@ -145,7 +145,7 @@ def test_a_takeover_replaces_the_very_attempt_it_saw(engine, vault, claims):
     plant(engine, vault, now=NOW)
     (first,) = claim(claims)
     other = make(engine, "p2")
-    seen = other.unfinished("google-oauth2", dead=("p1",))
+    seen = other.unfinished("google-oauth2", ["acme"], dead=("p1",))
     (second,) = other.take_over(seen, lease=20.0)
     assert second.fence == first.fence + 1
     assert second.next_generation == first.next_generation + 1
@@ -159,7 +159,7 @@ def test_a_lease_is_extended_only_by_who_still_holds_it(engine, vault, claims):
     assert claims.extend([first], lease=120.0) == {grant}
     assert (row_of(engine, grant).lease_until - NOW).total_seconds() > 100
     other = make(engine, "p2")
-    other.take_over(other.unfinished("google-oauth2", dead=("p1",)), lease=20.0)
+    other.take_over(other.unfinished("google-oauth2", ["acme"], dead=("p1",)), lease=20.0)
     assert claims.extend([first], lease=500.0) == set()
 
 

@@ -57,7 +57,7 @@ class World:
         )
 
     def take_over(self):
-        seen = self.claims["p2"].unfinished("google-oauth2", dead=("p1",))
+        seen = self.claims["p2"].unfinished("google-oauth2", ["acme"], dead=("p1",))
         return self.claims["p2"].take_over(seen, lease=20.0)
 
     def settle(self, *endings):
@@ -290,7 +290,7 @@ def test_an_uncertain_attempt_keeps_its_record_for_the_takeover(world):
     row = row_of(world.engine, grant)
     assert (row.attempt, row.uncertain, row.failures) == (claim.attempt, True, 2)
     assert world.claim() == []
-    (unfinished,) = world.claims["p2"].unfinished("google-oauth2", dead=())
+    (unfinished,) = world.claims["p2"].unfinished("google-oauth2", ["acme"], dead=())
     assert unfinished.earlier.uncertain
 
 

@@ -68,7 +68,6 @@ class Brought:
     read: bool = True  # False: the answer was no renewal, so its tokens are candidates (C21)
     echoed: bool = False  # the very refresh token sent came back on a resend (C22)
     healed: bool = False  # the grant was suspect until now
-    entry: int | None = None  # its place in this process's journal
     notices: tuple[Notice, ...] = ()
 
     @property

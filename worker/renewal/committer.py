@@ -9,6 +9,7 @@ import structlog
 
 from worker.domain.attempt import Brought, Ending, Settled
 from worker.domain.errors import PermanentError, TransientError
+from worker.domain.grant import GrantId
 from worker.domain.ports import Clock, Offload
 from worker.renewal.ports import Journal, Settling
 
@@ -37,6 +38,7 @@ class Committer:
         self._settled = settled
         self._pending: list[Ending] = []
         self._task: asyncio.Task[None] | None = None
+        self._entries: dict[tuple[GrantId, int], int] = {}  # places in our journal
         self.store_away = False
         self.counter = 0  # the store's count of our rotated groups, as last confirmed
 
@@ -44,6 +46,10 @@ class Committer:
         self._pending.extend(endings)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def journaled(self, brought: Brought, entry: int) -> None:
+        """It stands in the journal, until the store has it."""
+        self._entries[brought.grant, brought.fence] = entry
 
     async def flushed(self) -> None:
         """Until everything put so far is in the store."""
@@ -64,8 +70,8 @@ class Committer:
             return
         if settled.counter is not None:
             self.counter = settled.counter
-            entries = [e.entry for e in group if isinstance(e, Brought) and e.entry is not None]
-            self._journal.mark(entries, settled.counter)
+            places = (self._entries.pop((one.grant, one.fence), None) for one in group)
+            self._journal.mark([at for at in places if at is not None], settled.counter)
         self._settled(group, settled)
 
     async def _persist(self, group: Sequence[Ending]) -> Settled:

@@ -24,8 +24,8 @@ from worker.domain.ports import (
     Vault,
 )
 from worker.domain.verdict import CONFIRM_AFTER
-from worker.monitoring.metrics import IN_FLIGHT, LATENESS, RENEWALS, TIME_TO_EXPIRY
 from worker.renewal.committer import Committer
+from worker.renewal.counting import counts_of
 from worker.renewal.endings import Endings
 from worker.renewal.exchange import Exchanger
 from worker.renewal.finding import Claimed, Finder
@@ -117,6 +117,7 @@ class Engine:
             stop_connection=self._stop_connection,
             approve_host=self._approve_host,
             share_pause=self._share_pause,
+            journaled=self._committer.journaled,
         )
 
     async def drain(self, provider: str, *, budget_seconds: float) -> dict[str, int]:
@@ -255,11 +256,12 @@ class Engine:
         if pause is not None:
             self._committer.put(self._endings.put_off(prepared.claim, "host_paused", pause - now))
             return
-        IN_FLIGHT.labels(prepared.claim.provider).inc()
+        in_flight = counts_of(prepared.claim.provider).in_flight
+        in_flight.inc()
         try:
             self._committer.put(*await self._exchanger.carry_out(prepared, lane))
         finally:
-            IN_FLIGHT.labels(prepared.claim.provider).dec()
+            in_flight.dec()
 
     def _settled(self, group: Sequence[Ending], settled: Settled) -> None:
         now = self._clock.now()
@@ -278,12 +280,12 @@ class Engine:
         verdict = "renewed" if renewed else getattr(ending, "code", fate.value)
         word = "renewed" if renewed else "postponed" if fate is Fate.APPLIED else fate.value
         self._tally[claim.provider, word] += 1
-        RENEWALS.labels(claim.provider, word if word != "postponed" else verdict).inc()
+        counts = counts_of(claim.provider)
+        counts.verdict(word if word != "postponed" else verdict).inc()
         if renewed and claim.due_at is not None:
-            LATENESS.labels(claim.provider).observe(max(0.0, (now - claim.due_at).total_seconds()))
+            counts.lateness.observe(max(0.0, (now - claim.due_at).total_seconds()))
         if renewed and claim.expires_at is not None:
-            left = (claim.expires_at - now).total_seconds()
-            TIME_TO_EXPIRY.labels(claim.provider).observe(left)
+            counts.time_to_expiry.observe((claim.expires_at - now).total_seconds())
 
     async def _extend(self, prepared: Prepared) -> bool:
         began = self._clock.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -15,7 +14,6 @@ from worker.domain.exchange import (
     NotSent,
     Outcome,
     Reading,
-    Uncertain,
     Verdict,
     WireRequest,
 )
@@ -23,7 +21,7 @@ from worker.domain.grant import GrantId
 from worker.domain.ports import Clock, Notice, TokenEndpoint
 from worker.domain.rotation import resend_after
 from worker.domain.verdict import needs_reread
-from worker.monitoring.metrics import EXCHANGE_SECONDS, EXCHANGES
+from worker.renewal.counting import counts_of
 from worker.renewal.endings import Endings
 from worker.renewal.lanes import Lane
 from worker.renewal.ports import Journal
@@ -32,7 +30,6 @@ from worker.renewal.salvaging import Salvager
 
 # Answers that say as little as silence: a proxy gave up, the provider may have acted (C7).
 _AS_GOOD_AS_NONE = frozenset({500, 502, 504})
-_FATES = {NotSent: "not_sent", Uncertain: "uncertain", Answered: "answered"}
 _log = structlog.get_logger(__name__)
 
 Extend = Callable[[Prepared], Awaitable[bool]]
@@ -56,6 +53,7 @@ class Exchanger:
         stop_connection: StopConnection,
         approve_host: ApproveHost,
         share_pause: SharePause,
+        journaled: Callable[[Brought, int], None],
     ) -> None:
         self._endpoint = endpoint
         self._salvager = salvager
@@ -66,6 +64,7 @@ class Exchanger:
         self._stop_connection = stop_connection
         self._approve_host = approve_host
         self._share_pause = share_pause
+        self._journaled = journaled
         self.stopping = False
         self.journal_away = False
         self.abandoned: set[GrantId] = set()  # deleted meanwhile: the gate stays shut
@@ -107,8 +106,10 @@ class Exchanger:
             return self._endings.postponed(claim, "not_before", claim.not_before)
         if needs_reread(claim):
             return self._endings.put_off(claim, "await_reread", 30.0)
-        if provider.not_renewable is not None or provider.spends not in ("rt", "at"):
+        if provider.spends not in ("rt", "at"):
             return self._endings.unrenewable(claim, "not_renewable")
+        if provider.not_renewable is not None:  # as the connection is set up today
+            return self._endings.awhile(claim, "not_renewable")
         subject = self._salvager.subject(claim, provider.spends)
         if subject is None:
             missing = "no_refresh_token" if provider.spends == "rt" else "no_access_token"
@@ -174,7 +175,7 @@ class Exchanger:
         reading = self._read(prepared, answer, asked_at)
         brought = self._salvager.brought(prepared, salvaged, reading, asked_at=asked_at)
         if brought is not None and brought.rotated:
-            brought = await self._journaled(brought)  # before anything is judged (I3)
+            await self._keep(brought)  # before anything is judged (I3)
         if brought is not None and brought.read:
             lane.pace.answered()
             return [brought]
@@ -194,14 +195,13 @@ class Exchanger:
             _log.error("reading_failed", provider=name, error=type(error).__name__)
             return Reading(verdict=Verdict.TRANSIENT, code="unreadable")
 
-    async def _journaled(self, brought: Brought) -> Brought:
+    async def _keep(self, brought: Brought) -> None:
         """A disk that refuses stops new claims; these tokens stay in memory until the store has
         them, and go there at once."""
         try:
-            return replace(brought, entry=await self._journal.append(brought))
+            self._journaled(brought, await self._journal.append(brought))
         except TransientError:
             self.journal_away = True
-            return brought
 
     async def _judged(
         self, prepared: Prepared, reading: Reading, answer: Answered, lane: Lane
@@ -253,6 +253,6 @@ class Exchanger:
         return self._endings.awhile(claim, code, notice)
 
     def _observe(self, prepared: Prepared, outcome: Outcome, started: float) -> None:
-        name = prepared.claim.provider
-        EXCHANGES.labels(name, _FATES[type(outcome)]).inc()
-        EXCHANGE_SECONDS.labels(name).observe(self._clock.monotonic() - started)
+        counts = counts_of(prepared.claim.provider)
+        counts.exchanges[type(outcome)].inc()
+        counts.seconds.observe(self._clock.monotonic() - started)

@@ -98,8 +98,9 @@ class Finder:
             return []
         self._looked_at[provider] = now
         dead = await self._offload(self._journals.replayed_names)
+        tenants = [work.tenant for work in await self.due() if work.provider == provider]
         found = await self._offload(
-            self._claims.unfinished, provider, sorted({*dead, self._process})
+            self._claims.unfinished, provider, tenants, sorted({*dead, self._process})
         )
         found = [one for one in found if (one.grant, one.fence) not in self._live]
         await self._resolver.prefetch(one.key for one in found)

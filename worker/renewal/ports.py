@@ -40,7 +40,9 @@ class Claims(Protocol):
     ) -> Sequence[Claim]:
         """Committed when it returns (I5); soonest to expire first."""
 
-    def unfinished(self, provider: str, dead: Iterable[str]) -> Sequence[Unfinished]: ...
+    def unfinished(
+        self, provider: str, tenants: Iterable[str], dead: Iterable[str]
+    ) -> Sequence[Unfinished]: ...
 
     def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> Sequence[Claim]: ...
 

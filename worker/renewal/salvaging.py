@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from worker.domain.attempt import Brought
 from worker.domain.exchange import Reading, Rotation, Salvaged
 from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet
-from worker.domain.ports import Vault
+from worker.domain.ports import Notice, Vault
 from worker.domain.schedule import renewal_time, spread_of
 from worker.domain.secret import Secret
 from worker.renewal.endings import notice_of
@@ -45,19 +44,25 @@ class Salvager:
         if salvaged.refresh_token is None:
             return None
         found = self._sealed(
-            prepared.claim, salvaged.access_token, salvaged.refresh_token, issued_at=asked_at
+            prepared.claim,
+            salvaged.access_token,
+            salvaged.refresh_token,
+            issued_at=asked_at,
+            due_at=asked_at,
+            token_type="Bearer",
+            read=False,
         )
-        return replace(found, read=False) if found.rotated else None
+        return found if found.rotated else None
 
     def _renewed(self, prepared: Prepared, tokens: TokenSet) -> Brought:
         claim, lifetimes = prepared.claim, prepared.provider.lifetimes
-        brought = self._sealed(
-            claim, tokens.access_token, tokens.refresh_token, issued_at=tokens.issued_at
-        )
-        echoed = _echoed(prepared, brought, tokens)
+        echoed = self._echoed(prepared, tokens)
         not_before = lifetimes.not_before
-        return replace(
-            brought,
+        return self._sealed(
+            claim,
+            tokens.access_token,
+            tokens.refresh_token,
+            issued_at=tokens.issued_at,
             token_type=tokens.token_type,
             scope=tokens.scope,
             expiry=tokens.expiry,
@@ -73,12 +78,26 @@ class Salvager:
             ),
             not_before=tokens.issued_at + not_before if not_before else None,
             echoed=echoed,
-            healed=claim.suspect_since is not None,
             notices=(notice_of(claim, "same_refresh_token", "C22"),) if echoed else (),
         )
 
     def _sealed(
-        self, claim: Claim, at: Secret | None, rt: Secret | None, *, issued_at: datetime
+        self,
+        claim: Claim,
+        at: Secret | None,
+        rt: Secret | None,
+        *,
+        issued_at: datetime,
+        due_at: datetime | None,
+        token_type: str,
+        scope: str | None = None,
+        expiry: ExpiryKind = ExpiryKind.UNTOLD,
+        expires_at: datetime | None = None,
+        refresh_expires_at: datetime | None = None,
+        not_before: datetime | None = None,
+        read: bool = True,
+        echoed: bool = False,
+        notices: tuple[Notice, ...] = (),
     ) -> Brought:
         """A refresh token that did not come is the one that was spent: sealed anew, because a
         ciphertext opens for its own generation only (I16)."""
@@ -98,16 +117,29 @@ class Salvager:
             refresh_token=self._seal(claim, rt, "rt"),
             at_fp=self._fp(at),
             rt_fp=self._fp(rt),
-            token_type="Bearer",
-            scope=None,
+            token_type=token_type,
+            scope=scope,
             issued_at=issued_at,
-            expiry=ExpiryKind.UNTOLD,
-            expires_at=None,
-            refresh_expires_at=None,
-            due_at=issued_at,
-            not_before=None,
+            expiry=expiry,
+            expires_at=expires_at,
+            refresh_expires_at=refresh_expires_at,
+            due_at=due_at,
+            not_before=not_before,
             logged_in_at=claim.logged_in_at,
+            read=read,
+            echoed=echoed,
+            healed=claim.suspect_since is not None,
+            notices=notices,
         )
+
+    def _echoed(self, prepared: Prepared, tokens: TokenSet) -> bool:
+        """C22: a token sent again came back itself, where each use should bring another."""
+        claim = prepared.claim
+        resent = prepared.sent > 1 or claim.earlier is not None
+        rotates = prepared.rules.rotation in (Rotation.G, Rotation.S) or claim.rotated_before
+        if not (resent and rotates and tokens.refresh_token is not None):
+            return False
+        return self._fp(tokens.refresh_token) == claim.parent_fp
 
     def _seal(self, claim: Claim, secret: Secret | None, kind: str) -> bytes | None:
         if secret is None:
@@ -123,12 +155,3 @@ class Salvager:
 
     def _fp(self, secret: Secret | None) -> Fingerprint | None:
         return None if secret is None else self._vault.fingerprint(secret)
-
-
-def _echoed(prepared: Prepared, brought: Brought, tokens: TokenSet) -> bool:
-    """C22: a token sent again came back itself, where each use should bring another."""
-    claim = prepared.claim
-    resent = prepared.sent > 1 or claim.earlier is not None
-    rotates = prepared.rules.rotation in (Rotation.G, Rotation.S) or claim.rotated_before
-    same = tokens.refresh_token is not None and brought.rt_fp == claim.parent_fp
-    return resent and rotates and same

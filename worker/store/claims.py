@@ -34,7 +34,7 @@ from worker.store.engine import reading, writing
 from worker.store.tables import GrantRow
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_UNFINISHED_WINDOW = 5000  # oldest due rows looked through: attempts are taken oldest first
+_UNFINISHED_WINDOW = 2000  # oldest due rows looked through: attempts are taken oldest first
 _OPEN = (GrantState.ACTIVE.value, GrantState.SUSPECT.value)
 
 
@@ -113,29 +113,18 @@ class ClaimsRepository:
             rows = self._read_back(asked)  # C2: no proof of the claim, no sending
         return sorted(map(_claim_of, rows), key=_by_expiry)
 
-    def unfinished(self, provider: str, dead: Iterable[str]) -> list[Unfinished]:
+    def unfinished(
+        self, provider: str, tenants: Iterable[str], dead: Iterable[str]
+    ) -> list[Unfinished]:
         """Attempts whose lease has ended, or whose process on this node is known to be `dead`."""
+        names = list(dead)
         with reading(self._engine) as connection:
             now = self._now(connection)
-            due = (
-                select(GrantRow.id)
-                .where(GrantRow.provider == provider, GrantRow.due_at <= now)
-                .order_by(GrantRow.tenant, GrantRow.due_at)
-                .limit(_UNFINISHED_WINDOW)
-                .scalar_subquery()
-            )
-            ended = or_(
-                GrantRow.lease_until <= now,
-                GrantRow.uncertain,
-                and_(GrantRow.claim_node == self._node, GrantRow.claim_process.in_(list(dead))),
-            )
-            asked = select(*_UNFINISHED).where(
-                GrantRow.id.in_(due),
-                GrantRow.attempt.is_not(None),
-                GrantRow.state.in_(_OPEN),
-                ended,
-            )
-            return [_unfinished_of(row, now) for row in connection.execute(asked)]
+            found: list[Unfinished] = []
+            for tenant in tenants:
+                asked = _unfinished(provider, tenant, now, self._node, names)
+                found += [_unfinished_of(row, now) for row in connection.execute(asked)]
+            return found
 
     def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> list[Claim]:
         """Replace each of `chosen` attempts by one of ours, if it is still the one seen."""
@@ -260,6 +249,23 @@ def _due_rows(provider: str, tenant: str, since: datetime, now: datetime) -> Any
             GrantRow.state.in_(_OPEN),
         )
         .order_by(GrantRow.due_at)
+    )
+
+
+def _unfinished(provider: str, tenant: str, now: datetime, node: str, dead: Sequence[str]) -> Any:
+    """Among the oldest due rows: those claimed go first, so an attempt is never far from there."""
+    oldest = (
+        select(*_UNFINISHED, GrantRow.state)
+        .where(GrantRow.provider == provider, GrantRow.tenant == tenant, GrantRow.due_at <= now)
+        .order_by(GrantRow.due_at)
+        .limit(_UNFINISHED_WINDOW)
+        .subquery()
+    )
+    mine = and_(oldest.c.claim_node == node, oldest.c.claim_process.in_(dead))
+    return select(oldest).where(
+        oldest.c.attempt.is_not(None),
+        oldest.c.state.in_(_OPEN),
+        or_(oldest.c.lease_until <= now, oldest.c.uncertain, mine),
     )
 
 

@@ -169,13 +169,29 @@ class SettlingRepository:
         }
 
     def _remember(self, group: _Group, brought: Iterable[Brought]) -> None:
-        seen = [
-            {"grant_id": b.grant, "fp": b.rt_fp, "generation": b.generation, "seen_at": group.now}
-            for b in brought
-            if b.rotated
-        ]
-        if seen:
-            group.db.execute(self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(), seen)
+        """From now on these refresh tokens are never news (M2)."""
+        rotated = [b for b in brought if b.rotated]
+        if rotated and self._postgres:
+            seen = {
+                "grants": [b.grant for b in rotated],
+                "fps": [b.rt_fp for b in rotated],
+                "generations": [b.generation for b in rotated],
+                "now": group.now,
+            }
+            group.db.exec_driver_sql(_POSTGRES_REMEMBER, seen)
+        elif rotated:
+            group.db.execute(
+                self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(),
+                [
+                    {
+                        "grant_id": b.grant,
+                        "fp": b.rt_fp,
+                        "generation": b.generation,
+                        "seen_at": group.now,
+                    }
+                    for b in rotated
+                ],
+            )
 
     def _keep(self, group: _Group, one: Brought) -> Fate:
         """What came too late, or was no renewal: a refresh token in it is not lost."""
@@ -422,6 +438,15 @@ FROM unnest(
 WHERE g.id = r.id AND g.fence = r.fence AND g.attempt = r.attempt AND g.tombstoned_at IS NULL
   AND (r.parent = ''::bytea OR g.rt_fp = r.parent)
 RETURNING g.id, g.fence
+"""
+
+
+_POSTGRES_REMEMBER = """
+INSERT INTO seen_refresh_tokens (grant_id, fp, generation, seen_at)
+SELECT id, fp, generation, %(now)s
+FROM unnest(%(grants)s::uuid[], %(fps)b::bytea[], %(generations)s::bigint[])
+    AS r(id, fp, generation)
+ON CONFLICT DO NOTHING
 """
 
 
