@@ -152,28 +152,66 @@ def _seconds(value: object) -> object:
 class Settings(_Table):
     """Everything that can be set, read once."""
 
-    data_dir: Path = Path(".evergrant")
-    database_url: str = Field(default="", repr=False)
-    broker_url: str = Field(default="embedded", repr=False)
-    keyring: str = ""  # file path or KMS URI
-    host: str = "127.0.0.1"
-    port: int = Field(default=8377, ge=0, le=65535)
-    api_keys: tuple[ApiKeySettings, ...] = ()
-    tick: Annotated[timedelta, BeforeValidator(_seconds)] = timedelta(seconds=5)
-    allow_loopback: bool = False
-
-    concurrency: int = Field(default=8, ge=1, le=256)  # threads of a worker process
-    batch_seconds: float = Field(default=15, gt=0, le=20)  # how long one hint drains
-    # between the two refusals that end a grant; below a minute only in a rehearsal
-    confirm_after: Annotated[timedelta, BeforeValidator(_seconds)] = timedelta(seconds=60)
-    log_format: Literal["json", "console"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    metrics_port: int | None = Field(default=None, ge=1, le=65535)  # a worker's own /metrics
-    flower_host: str = "127.0.0.1"
-    flower_port: int = Field(default=5555, ge=0, le=65535)
-    flower_basic_auth: SecretValue | None = None  # "user:password"
-    poll_logs: bool = True  # finds what webhooks missed; needs read:logs
-    reconcile_hour: int | None = Field(default=3, ge=0, le=23)  # UTC; none: never
+    data_dir: Path = Field(
+        default=Path(".evergrant"),
+        description="journal, spool, embedded database and queue; one per machine, on a real disk",
+    )
+    database_url: str = Field(
+        default="",
+        repr=False,
+        description="`postgresql://…`; embedded SQLite in the data directory by default",
+    )
+    broker_url: str = Field(
+        default="embedded",
+        repr=False,
+        description="`amqp://…`, `redis://…`; by default files in the data directory",
+    )
+    keyring: str = Field(
+        default="", description="file, or `env:NAME` holding its content; `<data dir>/keyring.json`"
+    )
+    host: str = Field(default="127.0.0.1", description="where the web role listens")
+    port: int = Field(default=8377, ge=0, le=65535, description="and on which port")
+    api_keys: tuple[ApiKeySettings, ...] = Field(
+        default=(), description="keys for a first start, `name:secret:scope …`"
+    )
+    tick: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(seconds=5),
+        description="seconds between the scheduler's looks at the store",
+    )
+    allow_loopback: bool = Field(
+        default=False,
+        description="1: http and private addresses as tenants and token endpoints; rehearsals only",
+    )
+    concurrency: int = Field(
+        default=32, ge=1, le=256, description="hints at work at once in a worker; threads that wait"
+    )
+    batch_seconds: float = Field(
+        default=15, gt=0, le=20, description="how long one hint goes on draining a provider"
+    )
+    confirm_after: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(seconds=60),
+        description="seconds between the two refusals that end a grant; less only in rehearsals",
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="console", description="`json` for machines"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="`debug`, `info`, `warning` or `error`"
+    )
+    metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="a worker's own `/metrics`, where no web role is"
+    )
+    flower_host: str = Field(default="127.0.0.1", description="where Flower listens")
+    flower_port: int = Field(default=5555, ge=0, le=65535, description="and on which port")
+    flower_auth: SecretValue | None = Field(
+        default=None, description="`user:password`; required unless Flower listens on loopback"
+    )
+    poll_logs: bool = Field(
+        default=True, description="follow each tenant's log, which finds what webhooks missed"
+    )
+    reconcile_hour: int | None = Field(
+        default=3, ge=0, le=23, description="UTC hour of the nightly look at every user"
+    )
 
     tenants: Mapping[str, TenantSettings] = {}
     providers: Mapping[str, Mapping[str, Any]] = {}

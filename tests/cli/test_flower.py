@@ -22,7 +22,7 @@ def flower(embedded):
         **os.environ,
         **embedded.environment,
         "EVERGRANT_FLOWER_PORT": str(port),
-        "EVERGRANT_FLOWER_BASIC_AUTH": "ops:a-long-password",
+        "EVERGRANT_FLOWER_AUTH": "ops:a-long-password",
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "worker.cli", "flower"],

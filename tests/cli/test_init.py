@@ -71,5 +71,5 @@ def test_flower_open_to_the_network_needs_a_password(tmp_path):
     from worker.domain.errors import ConfigurationError
 
     exposed = load({"EVERGRANT_FLOWER_HOST": "0.0.0.0"}, directory=tmp_path)
-    with pytest.raises(ConfigurationError, match="EVERGRANT_FLOWER_BASIC_AUTH"):
+    with pytest.raises(ConfigurationError, match="EVERGRANT_FLOWER_AUTH"):
         flower_arguments(exposed)

@@ -49,6 +49,7 @@ JOBS: Mapping[str, timedelta | None] = {
     "reconcile": None,  # nightly, see EVERGRANT_RECONCILE_HOUR
 }
 ANCHORS = "audit.anchors"  # in the data directory
+ALIVE = "worker.alive"  # in the data directory; touched as long as the loop turns
 _KEEP = timedelta(days=14)  # events and notices that are done with
 _KEEP_DEAD = timedelta(days=90)
 
@@ -126,7 +127,7 @@ class _Parts:
         self._watch = self._watch_of_our_own()
         self.jobs: Mapping[str, Job] = {
             "outbox": self.notices,
-            "sweep": self._engine.sweep,
+            "sweep": self._swept,
             "replay": self._replayed,
             "revocations": self._revoked,
             "anchor": self._anchored,
@@ -182,6 +183,10 @@ class _Parts:
         if self._reconciling is None or self._reconciling.done():
             self._reconciling = asyncio.ensure_future(self._reading.reconcile())
         return {"begun": 1}
+
+    async def _swept(self) -> Counts:
+        (self._base.settings.data_dir / ALIVE).touch()
+        return await self._engine.sweep()
 
     async def _replayed(self) -> Counts:
         return {"dead_processes": await self._engine.replay()}
@@ -248,7 +253,7 @@ class _Parts:
             clock=base.clock,
             offload=base.offload,
             every=max(base.settings.tick, timedelta(seconds=1)),
-            sweep=self._engine.sweep,
+            sweep=self._swept,
             renew=self.renew,
             events=self.events,
             notices=self.notices,

@@ -97,3 +97,10 @@ def call(arguments: list[str]) -> int:
     except SystemExit as done:  # how typer ends, usage errors included
         return done.code if isinstance(done.code, int) else int(bool(done.code))
     return 0
+
+
+def __getattr__(name: str) -> typer.Typer:
+    """`app`: the whole tree, for those who look at all of it (documentation, completion)."""
+    if name == "app":
+        return build()
+    raise AttributeError(name)

@@ -102,12 +102,20 @@ def scheduler(supervised: Supervised = False) -> None:
     app.start(["--quiet", "beat", "--loglevel=WARNING", "--pidfile="])
 
 
-def flower(supervised: Supervised = False) -> None:
+def flower(
+    address: Annotated[
+        str | None, typer.Option(help="Where to listen; EVERGRANT_FLOWER_HOST.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="EVERGRANT_FLOWER_PORT.")] = None,
+    supervised: Supervised = False,
+) -> None:
     """Flower: tasks per provider, in a browser. Read-only; its API is off.
 
-    Needs EVERGRANT_FLOWER_BASIC_AUTH=user:password unless it listens on loopback only.
+    Needs EVERGRANT_FLOWER_AUTH=user:password unless it listens on loopback only.
     """
     settings = _start("flower", supervised=supervised)
+    told = {"flower_host": address, "flower_port": port}
+    settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
     from worker.tasks.app import app
 
     app.start(flower_arguments(settings))
@@ -116,13 +124,13 @@ def flower(supervised: Supervised = False) -> None:
 def flower_arguments(settings: Settings) -> list[str]:
     """Flower's command line. Raises: ConfigurationError when it would be open to the network."""
     loopback = settings.flower_host in ("127.0.0.1", "localhost", "::1")
-    if not loopback and not settings.flower_basic_auth:
+    if not loopback and not settings.flower_auth:
         raise ConfigurationError(
             f"Flower would listen on {settings.flower_host} without a password: set"
-            " EVERGRANT_FLOWER_BASIC_AUTH=user:password, or EVERGRANT_FLOWER_HOST=127.0.0.1"
+            " EVERGRANT_FLOWER_AUTH=user:password, or EVERGRANT_FLOWER_HOST=127.0.0.1"
         )
-    if settings.flower_basic_auth:  # by environment: arguments show in the process list
-        os.environ["FLOWER_BASIC_AUTH"] = settings.flower_basic_auth.text()
+    if settings.flower_auth:  # by environment: arguments show in the process list
+        os.environ["FLOWER_BASIC_AUTH"] = settings.flower_auth.text()
     os.environ.pop("FLOWER_UNAUTHENTICATED_API", None)
     return [
         "flower",

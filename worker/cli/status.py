@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Annotated, Any
 
+import typer
+
+from worker.bootstrap.base import Base
 from worker.bootstrap.health import status as read_status
+from worker.bootstrap.working import ALIVE
 from worker.cli import context
 from worker.cli.output import Json, out, print_json, print_table
+from worker.domain.errors import TransientError
 from worker.store.overview import Overview
 
+_SILENT = 120.0  # seconds; a sweep may take a while
 
-def status(as_json: Json = False) -> None:
+
+def status(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Only say by the exit code whether all is well here.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Grants per provider, what waits, what is stopped. Reads the store, so it works with
     everything else down.
     """
     with context.opened() as base:
+        if ready:
+            _stand_or_fall(base)
+            return
         now = base.clock.now()
         overview = Overview(base.engine)
         told = read_status(overview, now)
@@ -42,6 +58,17 @@ def status(as_json: Json = False) -> None:
         out.print(f"[red]stopped[/] {one['tenant']}/{one['connection']}: {one['why']}")
     for one in told["blocked_hosts"]:
         out.print(f"[yellow]waiting[/] {one['host']} until {one['until']}: {one['why']}")
+
+
+def _stand_or_fall(base: Base) -> None:
+    """For a container's health check. Raises: TransientError.
+
+    That the store answers with our schema was seen on opening it. A worker also shows here that
+    its loop turns: it touches a file in the data directory.
+    """
+    alive = base.settings.data_dir / ALIVE
+    if alive.exists() and time.time() - alive.stat().st_mtime > _SILENT:
+        raise TransientError("the worker of this data directory stands still", code="silent")
 
 
 def _waiting(what: str, queue: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
     multiprocess,
+    start_http_server,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
@@ -107,14 +108,24 @@ class StoreCollector(Collector):
 
 def exposition(gauges: Collector | None = None) -> tuple[bytes, str]:
     """Body and content type of `/metrics`, over all processes when they count together."""
+    registry = _registry()
+    if gauges is not None:
+        registry.register(gauges)
+    return generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
+
+
+def serve(host: str, port: int) -> None:
+    """`/metrics` of a process that has no web server, from a thread."""
+    start_http_server(port, addr=host, registry=_registry())
+
+
+def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped there
     else:
         registry.register(_Everything())
-    if gauges is not None:
-        registry.register(gauges)
-    return generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8"
+    return registry
 
 
 class _Everything(Collector):

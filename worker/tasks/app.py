@@ -28,7 +28,7 @@ from worker.bootstrap.base import Role, load_entries, open_base  # noqa: E402  #
 from worker.bootstrap.schedule import StoreSchedule  # noqa: E402
 from worker.bootstrap.tick import tick  # noqa: E402
 from worker.bootstrap.working import JOBS, Worker  # noqa: E402
-from worker.monitoring import logs  # noqa: E402
+from worker.monitoring import logs, metrics  # noqa: E402
 from worker.queue.app import celery_app  # noqa: E402
 from worker.queue.consumer import consumer_step  # noqa: E402
 from worker.tasks.beat import TICK, Ticker  # noqa: E402
@@ -88,6 +88,8 @@ def _scheduler_starts(**_signal: Any) -> None:
 def _worker_starts(**_signal: Any) -> None:
     """Before the broker is asked for anything: renewal does not wait for it."""
     worker().start()
+    if settings.metrics_port is not None:
+        metrics.serve(settings.host, settings.metrics_port)
 
 
 @worker_shutting_down.connect
