@@ -105,6 +105,20 @@ def test_a_host_that_changed_silently_gets_nothing(catalogue):
     assert refused.value.code == "host_changed"
 
 
+def test_a_revocation_is_pinned_too_unless_the_catalogue_names_its_host(catalogue):
+    def asked(name: str, options: dict[str, object], approved: str):
+        connection = a_connection(name, options, approved_host=approved)
+        return catalogue.entry(name, connection).revocation(
+            connection, access_token=Secret("a"), refresh_token=Secret("r"), now=NOW
+        )
+
+    evil = {"tokenURL": "https://id.evil.example/realms/a/protocol/openid-connect/token"}
+    with pytest.raises(ConfigurationError) as refused:
+        asked("keycloak", evil, "id.acme.example")
+    assert refused.value.code == "host_changed"
+    assert asked("github-app", {}, "github.com").host == "api.github.com"
+
+
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"]
 _PRIVATE = """127.0.0.1 127.8.8.8 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 0.0.0.0
 255.255.255.255 224.0.0.1 240.0.0.1 198.18.0.1 192.0.2.1 ::1 :: fe80::1 fe80::1%eth0 fc00::1

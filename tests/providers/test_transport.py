@@ -7,6 +7,7 @@ be said whenever a byte may have arrived; an answer must be kept even where it b
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gzip
 import socket
 import zlib
@@ -111,6 +112,7 @@ BROKEN = {
         False,
         "cut",
     ),
+    "reset where only the end tells the length": (b"HTTP/1.1 200 OK\r\n\r\nab", True, "cut"),
     "not http": (b"SSH-2.0-OpenSSH_9.2\r\n", False, "protocol"),
     "http 0.9": (b"<html>hello</html>", False, "protocol"),
     "lengths that disagree": (
@@ -324,6 +326,32 @@ async def test_a_connection_with_something_wrong_is_not_used_again(endpoint, ans
         assert isinstance(second, Answered)
         assert second.body == BODY
         assert server.connections == 2
+
+
+async def test_a_connection_that_spoke_unasked_is_not_used_again(endpoint):
+    """What it said could be taken for the answer to the next question."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(http())
+        await asyncio.sleep(0.02)
+        await peer.say(http(b'{"access_token":"someone else"}'))
+        await peer.request()
+
+    async with serving(script) as server:
+        await ask(endpoint, server)
+        await asyncio.sleep(0.08)
+        outcome = await ask(endpoint, server)
+        assert isinstance(outcome, Answered)
+        assert outcome.body == BODY
+        assert server.connections == 2
+
+
+async def test_a_request_for_another_host_than_the_pinned_one_is_not_sent(endpoint):
+    async with serving(answering(http())) as server:
+        request = dataclasses.replace(server.wire(), host="id.acme.example")
+        outcome = await endpoint.exchange(request, gate=lambda: True, read_timeout=1)
+        assert (outcome, server.connections) == (NotSent(reason="address"), 0)
 
 
 async def test_a_cancelled_exchange_leaves_no_connection_behind(endpoint):
