@@ -17,6 +17,7 @@ from worker.domain.merge import SECOND_LOOK, Arrival, Kind, Why
 from worker.domain.ports import AuditRecord
 from worker.domain.secret import Secret
 from worker.store.engine import reading, writing
+from worker.store.merge_view import View
 from worker.store.merging import Merged, MergeRepository
 from worker.store.pulls import Begun, PullRepository, user_subject
 from worker.store.quarantine import QuarantineRepository
@@ -392,3 +393,19 @@ def test_an_operator_ends_a_quarantine(tenant):
     assert (row.state, row.reason, row.due_at) == ("active", None, T0)
     assert tenant.audit.records[-1].verb == "released"
     assert not quarantine.release(grant, actor="cli:ops", now=T0)
+
+
+def test_two_pulls_that_make_the_same_grant_at_once_make_one(tenant, monkeypatch):
+    """The second finds no row, and is refused by the unique key: it looks again."""
+    tenant.pull(copy())
+    looks = []
+    really = View.locked
+
+    def blind_at_first(view: View, key: GrantKey) -> Any:
+        looks.append(key)
+        return None if len(looks) == 1 else really(view, key)
+
+    monkeypatch.setattr(View, "locked", blind_at_first)
+    assert kinds(tenant.pull(copy())) == [Kind.IGNORE]
+    assert len(looks) == 2
+    assert tenant.tokens == ("rt-0", "at-0")

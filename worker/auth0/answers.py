@@ -36,7 +36,6 @@ class User:
     created_at: datetime | None
     last_login: datetime | None
     logins_count: int | None
-    blocked: bool
 
     @property
     def login(self) -> str | None:
@@ -69,7 +68,6 @@ def user_of(body: Mapping[str, Any]) -> User:
         created_at=moment(body.get("created_at")),
         last_login=moment(body.get("last_login")),
         logins_count=_whole(body.get("logins_count")),
-        blocked=body.get("blocked") is True,
     )
 
 

@@ -1,8 +1,11 @@
-"""The calls we make. All of them are GETs, so one that was cut may be asked again."""
+"""The calls we make. Nearly all are GETs; the one POST asks for a redelivery, which is harmless
+twice. So one that was cut may be asked again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +22,7 @@ from worker.domain.errors import NotFoundError, TransientError
 from worker.domain.ports import Clock, Offload, Tenants
 from worker.monitoring.metrics import AUTH0_REQUESTS
 
-_USER_FIELDS = "user_id,identities,created_at,last_login,logins_count,blocked"
+_USER_FIELDS = "user_id,identities,created_at,last_login,logins_count"
 _LISTED_FIELDS = "user_id,created_at"
 PAGE = 100  # users or log records; connections: 50 is what Auth0 documents for checkpoints
 
@@ -152,6 +155,53 @@ class ManagementApi:
         records = _elements(await self._get("logs", "/logs", params, priority), "logs")
         return log_id_of(records[0]) if records else None
 
+    async def get(
+        self, group: str, path: str, params: Mapping[str, str], *, priority: Priority
+    ) -> Any:
+        """Any other resource, decoded; `group` says which bucket of the plan it counts in."""
+        return await self._get(group, path, params, priority)
+
+    async def post(
+        self, group: str, path: str, body: Mapping[str, Any], *, priority: Priority
+    ) -> None:
+        """Ask for something to be done; what is answered does not matter."""
+        await self._asked("POST", group, path, {}, priority, body)
+
+    @asynccontextmanager
+    async def streaming(
+        self,
+        path: str,
+        params: Mapping[str, str | list[str]],
+        headers: Mapping[str, str],
+        *,
+        silence: float,
+    ) -> AsyncIterator[httpx.Response]:
+        """An answer that goes on coming; ends with TransientError when it is silent for
+        `silence` seconds, or cut."""
+        await self.budget.take("events", Priority.FORCED)
+        token = await self._tokens.get()
+        told = {**headers, "authorization": f"Bearer {token.token.text()}"}
+        try:
+            async with self._http.stream(
+                "GET",
+                self._address + path,
+                params=params,
+                headers=told,
+                timeout=httpx.Timeout(silence, connect=5),
+            ) as answer:
+                if answer.status_code != 200:
+                    await answer.aread()
+                    if answer.status_code in (401, 403):
+                        await self._tokens.replaced(token)
+                    await self._read(answer)  # raises
+                AUTH0_REQUESTS.labels(self.tenant, "200").inc()
+                yield answer
+        except httpx.HTTPError as error:
+            AUTH0_REQUESTS.labels(self.tenant, "network").inc()
+            raise TransientError(
+                f"{self.tenant}: Events API: {type(error).__name__}", code="auth0_away"
+            ) from None
+
     async def _object(
         self, group: str, path: str, params: Mapping[str, str], priority: Priority
     ) -> Mapping[str, Any]:
@@ -163,23 +213,44 @@ class ManagementApi:
     async def _get(
         self, group: str, path: str, params: Mapping[str, str], priority: Priority
     ) -> Any:
+        return await self._asked("GET", group, path, params, priority)
+
+    async def _asked(
+        self,
+        method: str,
+        group: str,
+        path: str,
+        params: Mapping[str, str],
+        priority: Priority,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Ask; once more with a fresh token where the shared one is refused."""
         token = await self._tokens.get()
-        answer = await self._sent(group, path, params, token.token.text(), priority)
+        answer = await self._sent(method, group, path, params, token.token.text(), priority, body)
         status = answer.status_code
         refused = status == 401 or failures.insufficient_scope(status, answer.content)
         if refused and (another := await self._tokens.replaced(token)):
-            answer = await self._sent(group, path, params, another.token.text(), priority)
+            secret = another.token.text()
+            answer = await self._sent(method, group, path, params, secret, priority, body)
         return await self._read(answer)
 
     async def _sent(
-        self, group: str, path: str, params: Mapping[str, str], token: str, priority: Priority
+        self,
+        method: str,
+        group: str,
+        path: str,
+        params: Mapping[str, str],
+        token: str,
+        priority: Priority,
+        body: Mapping[str, Any] | None,
     ) -> httpx.Response:
         headers = {"authorization": f"Bearer {token}"}
         for last in (False, True):
             await self.budget.take(group, priority)
             try:
-                return await self._http.get(self._address + path, params=params, headers=headers)
+                return await self._http.request(
+                    method, self._address + path, params=params, headers=headers, json=body
+                )
             except httpx.HTTPError as error:
                 AUTH0_REQUESTS.labels(self.tenant, "network").inc()
                 stale = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
@@ -195,6 +266,8 @@ class ManagementApi:
         AUTH0_REQUESTS.labels(self.tenant, str(status)).inc()
         if status == 429:
             await self.budget.pause(now + pause_asked(answer.headers, now=now))
+        if status in (202, 204):
+            return None
         if status != 200:
             raise failures.of_api(self.tenant, status, answer.headers, answer.content, now=now)
         return failures.decoded(self.tenant, answer.content)

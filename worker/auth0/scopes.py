@@ -19,6 +19,15 @@ NEEDED: Mapping[str, str] = {
 USEFUL: Mapping[str, str] = {
     "read:logs": "events whose webhooks were lost are found only by the nightly reconcile",
 }
+STREAMS: Mapping[str, str] = {  # where webhooks of Auth0's streams are set up
+    "read:log_streams": "a log stream that Auth0 has suspended is not noticed",
+    "read:event_streams": "an event stream that Auth0 has disabled is not noticed",
+    "read:event_deliveries": "events that an event stream failed to deliver are not fetched",
+    "update:event_deliveries": "failed events are fetched, but go on counting against the stream",
+}
+EVENTS_API: Mapping[str, str] = {
+    "read:events": "`events_api` is on, and the Events API cannot be read",
+}
 
 
 def missing_scopes(granted: str) -> Mapping[str, str]:
@@ -29,6 +38,17 @@ def missing_scopes(granted: str) -> Mapping[str, str]:
 def missing_useful_scopes(granted: str) -> Mapping[str, str]:
     """The same of scopes that merely make things better."""
     return _lacking(USEFUL, granted)
+
+
+def missing_following_scopes(
+    granted: str, *, log_stream: bool, event_stream: bool, events_api: bool
+) -> Mapping[str, str]:
+    """The same of scopes that following needs, by what of it is set up."""
+    wanted = dict(EVENTS_API) if events_api else {}
+    for scope, effect in STREAMS.items():
+        if log_stream if scope == "read:log_streams" else event_stream:
+            wanted[scope] = effect
+    return _lacking(wanted, granted)
 
 
 def _lacking(wanted: Mapping[str, str], granted: str) -> Mapping[str, str]:
