@@ -109,6 +109,11 @@ class Provider(Protocol):
     def not_renewable(self) -> str | None:
         """Why nothing can be renewed here, as a sentence for the operator; None: it can."""
 
+    @property
+    def without_refresh_token(self) -> str:
+        """Why a login may have brought no refresh token, and the setting that mends it; "" where
+        none is needed."""
+
     def request(
         self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
     ) -> WireRequest:

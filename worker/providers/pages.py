@@ -182,6 +182,9 @@ def _renewal(kind: Kind) -> str:
         "Client proves itself by": _AUTH[entry.client_auth],
         "More parameters": ", ".join(f"`{k}={v}`" for k, v in entry.extra_params.items() if v),
         "Scopes to ask at login": ", ".join(f"`{scope}`" for scope in entry.requires_scopes),
+        "Login has to ask for": ", ".join(
+            f"`{k}={v}`" for k, v in entry.requires_login.items() if v
+        ),
         "Class": f"{kind.rotation}. {_ROTATION[kind.rotation]}",
         "Grace after a refresh": entry.rotation_grace if kind.rotation is Rotation.G else "",
         "Access token lives": lives.access,

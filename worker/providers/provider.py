@@ -19,7 +19,7 @@ from worker.domain.exchange import (
 )
 from worker.domain.ports import ImportedExpiry
 from worker.domain.secret import Secret
-from worker.providers import asking, imported, reading, refusals, revoking
+from worker.providers import asking, explain, imported, reading, refusals, revoking
 from worker.providers.salvage import salvage
 from worker.providers.vocabulary import Entry, duration
 from worker.providers.wire import Surroundings
@@ -116,6 +116,10 @@ class CatalogueProvider:
     @cached_property
     def not_renewable(self) -> str | None:
         return refusals.refusal(self.kind.entry, self.connection, self.around)
+
+    @cached_property
+    def without_refresh_token(self) -> str:
+        return explain.without_refresh_token(self.kind.entry, self.connection)
 
     def request(
         self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime

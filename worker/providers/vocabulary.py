@@ -169,6 +169,7 @@ class Entry(Table, frozen=True, kw_only=True):
     headers: dict[str, Template] = {}
     fill: dict[str, str] = {}  # values of placeholders that the options do not give
     requires_scopes: list[str] = []  # any of them must be asked at login
+    requires_login: dict[str, str] = {}  # parameters of the authorization request
     # reading
     response_map: ResponseMap = ResponseMap()
     expiry: list[Expiry] = []
