@@ -323,6 +323,8 @@ def upgrade() -> None:
         sa.Column("budget", sa.JSON(), nullable=False),
         sa.Column("blocked_until", types.Instant(timezone=True), nullable=True),
         sa.Column("log_checkpoint", sa.Text(), nullable=True),
+        sa.Column("streams", sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("events", sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
         sa.PrimaryKeyConstraint("tenant"),
     )
     # ### end Alembic commands ###

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -33,6 +33,17 @@ class ListedUser:
 
     user_id: str
     created_at: str  # as Auth0 writes it, for use in the next query
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked; `group` is the bucket of the plan that it counts in."""
+
+    method: str
+    group: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
 
 
 def open_client() -> httpx.AsyncClient:
@@ -165,7 +176,7 @@ class ManagementApi:
         self, group: str, path: str, body: Mapping[str, Any], *, priority: Priority
     ) -> None:
         """Ask for something to be done; what is answered does not matter."""
-        await self._asked("POST", group, path, {}, priority, body)
+        await self._asked(_Request("POST", group, path, body=body), priority)
 
     @asynccontextmanager
     async def streaming(
@@ -213,43 +224,26 @@ class ManagementApi:
     async def _get(
         self, group: str, path: str, params: Mapping[str, str], priority: Priority
     ) -> Any:
-        return await self._asked("GET", group, path, params, priority)
+        return await self._asked(_Request("GET", group, path, params), priority)
 
-    async def _asked(
-        self,
-        method: str,
-        group: str,
-        path: str,
-        params: Mapping[str, str],
-        priority: Priority,
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
+    async def _asked(self, request: _Request, priority: Priority) -> Any:
         """Ask; once more with a fresh token where the shared one is refused."""
         token = await self._tokens.get()
-        answer = await self._sent(method, group, path, params, token.token.text(), priority, body)
+        answer = await self._sent(request, token.token.text(), priority)
         status = answer.status_code
         refused = status == 401 or failures.insufficient_scope(status, answer.content)
         if refused and (another := await self._tokens.replaced(token)):
-            secret = another.token.text()
-            answer = await self._sent(method, group, path, params, secret, priority, body)
+            answer = await self._sent(request, another.token.text(), priority)
         return await self._read(answer)
 
-    async def _sent(
-        self,
-        method: str,
-        group: str,
-        path: str,
-        params: Mapping[str, str],
-        token: str,
-        priority: Priority,
-        body: Mapping[str, Any] | None,
-    ) -> httpx.Response:
+    async def _sent(self, request: _Request, token: str, priority: Priority) -> httpx.Response:
         headers = {"authorization": f"Bearer {token}"}
+        url = self._address + request.path
         for last in (False, True):
-            await self.budget.take(group, priority)
+            await self.budget.take(request.group, priority)
             try:
                 return await self._http.request(
-                    method, self._address + path, params=params, headers=headers, json=body
+                    request.method, url, params=request.params, headers=headers, json=request.body
                 )
             except httpx.HTTPError as error:
                 AUTH0_REQUESTS.labels(self.tenant, "network").inc()

@@ -313,6 +313,10 @@ class TenantRow(Base):
     budget: Mapped[dict[str, Any]]  # bucket name → {"level": …, "at": …}
     blocked_until: Mapped[datetime | None]  # Auth0 answered 429
     log_checkpoint: Mapped[str | None]
+    # Auth0's own streams towards us, by id, as last looked at: name, status, since
+    streams: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    # how far the Events API was followed, and by whom: offset, at, holder, until
+    events: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
 
 
 class HostRow(Base):
