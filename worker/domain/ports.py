@@ -136,6 +136,16 @@ class Provider(Protocol):
     ) -> ImportedExpiry:
         """What Auth0's copy says about expiry: kind, instant; no issue time: due."""
 
+    def introspection(
+        self, connection: ConnectionConfig, *, access_token: Secret, now: datetime
+    ) -> WireRequest | None:
+        """The question when an access token ends, for answers that do not tell; None: nobody to
+        ask. Worth asking once after a renewal that is UNTOLD, and never worth waiting for.
+        Raises: ConfigurationError."""
+
+    def read_introspection(self, answer: Answered, *, now: datetime) -> datetime | None:
+        """The end that was told, after `now`; None: none. Never raises."""
+
     @property
     def revocation_effect(self) -> str:
         """What a revocation ends: "token", "refresh_token", "pair", "grant" (all tokens of this

@@ -18,7 +18,7 @@ import msgspec
 
 from worker.domain.errors import ConfigurationError
 from worker.providers import paths, templates
-from worker.providers.hooks import HOOKS
+from worker.providers.hooks import HOOKS, INTROSPECT
 from worker.providers.vocabulary import Entry
 
 # Never taken over from another entry: these say which grants an entry serves, or who vouches.
@@ -106,6 +106,8 @@ def _inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "display_name", "display_name is missing"
     if entry.hook and entry.hook not in HOOKS:
         yield "hook", f"there is no hook '{entry.hook}'{suggestion(entry.hook, HOOKS)}"
+    if entry.hook == INTROSPECT and not entry.introspection_endpoint:
+        yield "hook", f"the hook {INTROSPECT} needs introspection_endpoint"
     if entry.grant != "none" and not (entry.token_endpoint or entry.refresh_endpoint):
         yield "token_endpoint", 'token_endpoint is missing (or grant = "none")'
     if entry.rotation == "single_use_grace" and not entry.rotation_grace:

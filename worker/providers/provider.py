@@ -19,7 +19,7 @@ from worker.domain.exchange import (
 )
 from worker.domain.ports import ImportedExpiry
 from worker.domain.secret import Secret
-from worker.providers import asking, explain, imported, reading, refusals, revoking
+from worker.providers import asking, explain, hooks, imported, reading, refusals, revoking
 from worker.providers.salvage import salvage
 from worker.providers.vocabulary import Entry, duration
 from worker.providers.wire import Surroundings
@@ -151,6 +151,16 @@ class CatalogueProvider:
             issued_at=issued_at,
             now=now,
         )
+
+    def introspection(
+        self, connection: ConnectionConfig, *, access_token: Secret, now: datetime
+    ) -> WireRequest | None:
+        return hooks.introspection(
+            self.kind.entry, connection, self.around, access_token=access_token, now=now
+        )
+
+    def read_introspection(self, answer: Answered, *, now: datetime) -> datetime | None:
+        return hooks.read_introspection(answer, now=now)
 
     @property
     def revocation_effect(self) -> str:
