@@ -51,8 +51,7 @@ def _as_secret(value: object) -> object:
 
 def _as_secrets(value: object) -> object:
     """One, or a list of them while one is being rotated."""
-    several = value if isinstance(value, list) else [value]
-    return tuple(_as_secret(one) for one in several)
+    return tuple(map(_as_secret, value if isinstance(value, list) else [value]))
 
 
 SecretValue = Annotated[Secret, BeforeValidator(_as_secret)]
@@ -149,6 +148,10 @@ def _seconds(value: object) -> object:
     return timedelta(seconds=float(value)) if isinstance(value, str | int | float) else value
 
 
+def _or_off(value: object) -> object:
+    return None if value == "off" else value
+
+
 class Settings(_Table):
     """Everything that can be set, read once."""
 
@@ -209,8 +212,8 @@ class Settings(_Table):
     poll_logs: bool = Field(
         default=True, description="follow each tenant's log, which finds what webhooks missed"
     )
-    reconcile_hour: int | None = Field(
-        default=3, ge=0, le=23, description="UTC hour of the nightly look at every user"
+    reconcile_hour: Annotated[int | None, BeforeValidator(_or_off)] = Field(
+        default=3, ge=0, le=23, description="UTC hour of the nightly look at every user, or `off`"
     )
 
     tenants: Mapping[str, TenantSettings] = {}
@@ -274,10 +277,7 @@ class Settings(_Table):
 
 
 def load(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> Settings:
-    """Read everything. `environ` and `directory` are given by tests.
-
-    Raises: ConfigurationError with file, key, and what to write instead.
-    """
+    """Read everything. Raises: ConfigurationError with file, key, and what to write instead."""
     base = directory or Path.cwd()
     real = os.environ if environ is None else environ
     named = real.get("EVERGRANT_CONFIG")

@@ -108,6 +108,12 @@ def test_keys_rotate_under_the_running_product(evergrant, embedded):
     assert sum(key["state"] == "primary" for key in after) == 4
     assert len({key["id"] for key in after} - before) == 3
     embedded.wait_for_renewals(2)  # the processes have noticed
+    assert evergrant("keys", "rewrap")["left"] == 0
+    old = next(key["id"] for key in after if key["state"] == "enabled")
+    evergrant("keys", "disable", old)
+    evergrant("keys", "destroy", old)
+    assert old not in {key["id"] for key in evergrant("keys", "list")}
+    evergrant("keys", "destroy", after[0]["id"] if after[0]["id"] != old else "none", code=2)
 
 
 def test_the_doctor_finds_a_running_product_well(evergrant):

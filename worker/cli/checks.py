@@ -32,8 +32,10 @@ from worker.store.dead_messages import DeadMessageRepository
 from worker.store.engine import reading
 from worker.store.findings import FindingRepository
 from worker.store.overview import Overview
+from worker.store.rewrap import unreadable
 from worker.store.tenants import TenantRepository
 from worker.sync import explain_problem
+from worker.vault import KeyState
 
 _CLOCK_MAY_DIFFER = timedelta(seconds=30)
 _LITTLE_SPACE = 1 << 30  # bytes
@@ -70,7 +72,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
         for check in (_keyring, _database, _data_dir, _broker, _web):
             found += _safely(check, base)
         if all(f.status is not Status.FAIL for f in found if f.name in ("keyring", "database")):
-            for check in (_backlog, _api_keys, _tenants, _connections):
+            for check in (_sealed, _backlog, _api_keys, _tenants, _connections):
                 found += _safely(check, base)
             if deep:
                 found += _safely(_audit, base)
@@ -127,6 +129,19 @@ def _database(base: Base) -> Iterator[Finding]:
                 "database", Status.FAIL, "synchronous_commit is off: a crash of the server loses"
                 " rotated refresh tokens", "set it to on",
             )  # fmt: skip
+
+
+def _sealed(base: Base) -> Iterator[Finding]:
+    """Whether the keyring is the one that everything was sealed under (I23)."""
+    there = {key.id for key in base.vault().keyring.keys if key.state is not KeyState.DISABLED}
+    lacking = unreadable(base.engine, there)
+    for key_id, count in lacking.items():
+        yield Finding(
+            "keyring", Status.FAIL, f"{count} ciphertexts need key {key_id}, which is not there",
+            "the wrong keyring, or a key disabled too early: `evergrant keys enable`",
+        )  # fmt: skip
+    if not lacking:
+        yield Finding("keyring", Status.OK, "opens everything in the store")
 
 
 def _data_dir(base: Base) -> Iterator[Finding]:

@@ -6,13 +6,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress as Bar
 
 from worker import settings as _settings
 from worker.cli import context
-from worker.cli.output import Json, out, print_facts, print_json, print_table
+from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
 from worker.domain.access import Scope, parse_scope
 from worker.domain.errors import NotFoundError
 from worker.store.api_keys import ApiKeyRepository
+from worker.store.rewrap import Progress, references, refuse_if_referenced
+from worker.store.rewrap import rewrap as move_everything
 from worker.vault import KeyringSource, KeyState, Purpose
 
 keys = typer.Typer(help="The keyring that seals everything.", no_args_is_help=True)
@@ -63,6 +66,41 @@ def rotate(
         print_json(made)
         return
     print_table(made, ["for", "id"], empty="")
+
+
+@keys.command("rewrap")
+def rewrap(as_json: Json = False) -> None:
+    """Move everything that an old key sealed under the present ones, while all runs on."""
+    with context.opened() as base, Bar(console=err, disable=as_json, transient=True) as bar:
+        task = bar.add_task("rewrapping", total=None)
+
+        def told(progress: Progress) -> None:
+            bar.update(task, completed=progress.moved, total=progress.moved + progress.left)
+
+        done = move_everything(base.engine, base.vault(), told=told)
+    _done({"moved": done.moved, "left": done.left}, as_json)
+    if done.left:
+        err.print("some rows were locked: run it again")
+        raise typer.Exit(EXIT_FAILED)
+
+
+@keys.command("destroy")
+def destroy(
+    key_id: str,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Drop a disabled key for good. Refused while anything in the store still needs it."""
+    with context.opened() as base:
+        refuse_if_referenced(base.engine, key_id)
+        if not (yes or as_json):
+            typer.confirm(
+                "What only this key opens is lost, backups included. Destroy?", abort=True
+            )
+        _source().edit(
+            lambda ring: ring.destroy(key_id, references=references(base.engine)[key_id])
+        )
+    _done({"id": key_id, "state": "destroyed"}, as_json)
 
 
 @keys.command("disable")
