@@ -34,6 +34,7 @@ BAD = {
     "metadata": "https://169.254.169.254/latest",
     "ipv6 loopback": "https://[::1]/token",
     "mapped": "https://[::ffff:10.0.0.1]/token",
+    "open bracket": "https://[::1/token",
     "zone": "https://[fe80::1%25eth0]/token",
     "hexadecimal": "https://0x7f000001/token",
     "hexadecimal part": "https://127.0.0.0x1/token",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import msgspec
 from worker.domain.errors import ConfigurationError
 from worker.domain.exchange import ConnectionConfig
 from worker.providers import loading
-from worker.providers.conditions import GrantSigns, holds, matches_host, matches_path, weight
+from worker.providers.conditions import GrantSigns, holds, matches_path, token_host, weight
 from worker.providers.provider import CatalogueProvider, Kind
 from worker.providers.vocabulary import Entry
 from worker.providers.wire import Surroundings
@@ -56,6 +57,14 @@ class Catalogue:
         self._kinds = {name: Kind(name, entry) for name, entry in entries.items()}
         self._around = around
         self._overridden: dict[tuple[str, bytes], Kind] = {}
+        self._strategies: dict[str, list[Kind]] = {}
+        self._hosts: dict[str, list[Kind]] = {}  # with patterns among them, see `_patterns`
+        for kind in self._kinds.values():
+            for strategy in kind.entry.strategies:
+                self._strategies.setdefault(strategy, []).append(kind)
+            for host in _hosts(kind.entry):
+                self._hosts.setdefault(host.lower(), []).append(kind)
+        self._patterns = [host for host in self._hosts if "*" in host]
 
     def names(self) -> Sequence[str]:
         return list(self._kinds)
@@ -119,16 +128,18 @@ class Catalogue:
         return self._overridden[key]
 
     def _by_strategy(self, connection: ConnectionConfig) -> list[Kind]:
-        strategy = connection.strategy
-        return [kind for kind in self._kinds.values() if strategy in kind.entry.strategies]
+        return self._strategies.get(connection.strategy, [])
 
     def _by_token_url(self, connection: ConnectionConfig) -> list[Kind]:
         """By host, then by path; an entry that names a path knows more than one that does not."""
+        if not (host := token_host(connection)):
+            return []
+        hosts = [host, *(pattern for pattern in self._patterns if fnmatchcase(host, pattern))]
         found = [
             kind
-            for kind in self._kinds.values()
-            if matches_host(_hosts(kind.entry), connection)
-            and matches_path(kind.entry.match_token_path, connection)
+            for known in hosts
+            for kind in self._hosts.get(known, [])
+            if matches_path(kind.entry.match_token_path, connection)
         ]
         by_path = [kind for kind in found if kind.entry.match_token_path]
         return by_path or found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
 import msgspec
 
 from worker.domain.exchange import ConnectionConfig
-from worker.providers.filling import option, token_url
+from worker.providers.filling import option, token_address
 from worker.providers.vocabulary import Condition
 
 
@@ -29,7 +28,7 @@ def holds(condition: Condition, connection: ConnectionConfig, signs: GrantSigns)
     return (
         condition.equals in (None, value)
         and condition.present in (None, bool(value))
-        and (not host or matches_host([host], connection))
+        and (not host or fnmatchcase(token_host(connection), host))
         and condition.has_refresh_token in (None, signs.has_refresh_token)
         and signs.access_token_prefix.startswith(prefix)
         and condition.expires_told in (None, signs.expires_told)
@@ -42,11 +41,10 @@ def weight(condition: Condition) -> int:
     return sum(value not in (None, "") for value in given)
 
 
-def matches_host(hosts: list[str], connection: ConnectionConfig) -> bool:
-    """Whether the connection's own token URL is at one of the hosts; "*.okta.com" is a pattern."""
-    host = (urlsplit(token_url(connection)).hostname or "").lower()
-    return bool(host) and any(fnmatchcase(host, pattern.lower()) for pattern in hosts)
+def token_host(connection: ConnectionConfig) -> str:
+    """Host of the connection's own token URL, lower case, no port; "" if it has none."""
+    return (token_address(connection).hostname or "").lower()
 
 
 def matches_path(pattern: str, connection: ConnectionConfig) -> bool:
-    return not pattern or fnmatchcase(urlsplit(token_url(connection)).path, pattern)
+    return not pattern or fnmatchcase(token_address(connection).path, pattern)

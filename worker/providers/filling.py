@@ -16,7 +16,7 @@ connection's options (dotted paths), the entry's `fill`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from worker.domain.exchange import ConnectionConfig
 from worker.providers import paths
@@ -64,6 +64,14 @@ def token_url(connection: ConnectionConfig) -> str:
     return paths.text_at(connection.options, names) or ""
 
 
+def token_address(connection: ConnectionConfig) -> SplitResult:
+    """The same in parts; all of them empty where there is none, or nonsense."""
+    try:
+        return urlsplit(token_url(connection))
+    except ValueError:
+        return urlsplit("")
+
+
 def asked_scope(connection: ConnectionConfig) -> str:
     """The scopes the connection asks for, separated by spaces."""
     asked = option(connection, "scope")
@@ -106,7 +114,7 @@ def _our_own(name: str, connection: ConnectionConfig, auth0_domain: str) -> str 
     names = {
         "client_id": connection.client_id,
         "token_url": url,
-        "token_host": urlsplit(url).netloc if url else None,
+        "token_host": token_address(connection).netloc,
         "token_dir": url.rstrip("/").rpartition("/")[0],
         "auth0_domain": auth0_domain,
         "login_callback": f"https://{auth0_domain}/login/callback" if auth0_domain else "",

@@ -18,7 +18,7 @@ from typing import Any
 from worker.domain.exchange import Answered, Reading, Salvaged, Verdict
 from worker.domain.grant import TokenSet
 from worker.providers import expiry, paths
-from worker.providers.salvage import parsed, salvage
+from worker.providers.salvage import found_in, parsed
 from worker.providers.vocabulary import CodeAt, Entry, Errors
 
 RFC_6749 = Errors(
@@ -65,7 +65,7 @@ def read(
     """Never raises on what a provider may send. `known` is `meanings(entry.errors)`."""
     content = parsed(answer)
     if 200 <= answer.status < 300 and not _refuses(entry, content):
-        found = salvage(answer, entry.response_map)
+        found = found_in(content, answer, entry.response_map)
         if found.access_token and (content is not None or _is_broken_json(answer)):
             return _renewed(entry, content, found, answer, asked_at)
         if paths.text_at(content, entry.response_map.access_token):

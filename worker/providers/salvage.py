@@ -26,7 +26,11 @@ _LIMIT = 64 * 1024
 
 def salvage(answer: Answered, where: ResponseMap) -> Salvaged:
     """Never raises; takes at most 64 KiB into account."""
-    content = parsed(answer)
+    return found_in(parsed(answer), answer, where)
+
+
+def found_in(content: dict[str, Any] | None, answer: Answered, where: ResponseMap) -> Salvaged:
+    """The same, of an answer that is `parsed` already."""
     access = paths.text_at(content, where.access_token)
     refresh = paths.text_at(content, where.refresh_token)
     if content is None:
