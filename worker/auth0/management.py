@@ -160,6 +160,13 @@ class ManagementApi:
         params = {"from": since, "take": str(take)}
         return _elements(await self._get("logs", "/logs", params, priority), "logs")
 
+    async def first_logs(
+        self, *, take: int = PAGE, priority: Priority = Priority.FORCED
+    ) -> Sequence[Mapping[str, Any]]:
+        """The oldest log records there are; for a log that was empty when following began."""
+        params = {"sort": "date:1", "per_page": str(take), "page": "0"}
+        return _elements(await self._get("logs", "/logs", params, priority), "logs")
+
     async def last_log_id(self, *, priority: Priority = Priority.FORCED) -> str | None:
         """Where following the log can begin; None: it is empty."""
         params = {"sort": "date:-1", "per_page": "1", "page": "0"}

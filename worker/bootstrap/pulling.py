@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from worker.auth0 import Budget, Credentials, ManagementApi, plan_named
 from worker.bootstrap.base import Base
 from worker.domain.errors import WorkerError
 from worker.domain.event import Source
+from worker.domain.ports import Notice
 from worker.events import Intake
 from worker.monitoring.logs import logger
 from worker.revocation import UserErasure
@@ -21,12 +22,13 @@ from worker.settings import TenantSettings
 from worker.store import outbox
 from worker.store.connections import ConnectionRepository
 from worker.store.findings import FindingRepository
+from worker.store.following import FollowingRepository
 from worker.store.hints import HintRepository
 from worker.store.merging import MergeRepository
 from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
 from worker.store.tombstones import TombstoneRepository
-from worker.sync import Departures, LogPoll, Puller, Reconcile
+from worker.sync import Departures, LogPoll, Puller, Reconcile, StreamWatch
 from worker.vault import AesVault
 
 _log = logger(__name__)
@@ -91,10 +93,42 @@ class Reading:
         counts: dict[str, int] = {}
         for tenant in self.apis:
             try:
-                counts[tenant] = await poll.once(tenant)
+                if "read:logs" in (await self.apis[tenant].granted_scopes()).split():
+                    counts[tenant] = await poll.once(tenant)
             except WorkerError as error:  # one tenant's trouble is not another's
                 _log.warning("log not polled", tenant=tenant, code=error.code)
         return counts
+
+    def stream_watch(
+        self, intake: Intake, tell: Callable[[Sequence[Notice]], None]
+    ) -> Callable[[], Coroutine[Any, Any, Mapping[str, int]]]:
+        """A look at the streams of every tenant: what they failed to deliver, which stand still."""
+
+        async def feed(tenant: str, events: Sequence[Mapping[str, Any]]) -> None:
+            # as the event stream's own: what comes through the door yet is a duplicate
+            body = msgspec.json.encode(events)
+            await intake.receive(tenant, Source.EVENTS, body, offload=self._base.offload)
+
+        watch = StreamWatch(
+            self.apis,
+            FollowingRepository(self._base.engine),
+            feed=feed,
+            tell=tell,
+            clock=self._base.clock,
+            offload=self._base.offload,
+        )
+
+        async def look() -> Mapping[str, int]:
+            counts: dict[str, int] = {}
+            for tenant in self.apis:
+                try:
+                    for name, count in (await watch.once(tenant)).items():
+                        counts[name] = counts.get(name, 0) + count
+                except WorkerError as error:  # one tenant's trouble is not another's
+                    _log.warning("streams not looked at", tenant=tenant, code=error.code)
+            return counts
+
+        return look
 
     async def reconcile(self) -> Mapping[str, int]:
         """One round over all users we know, slowly; the first process to ask makes it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +12,13 @@ import httpx
 from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, intake_of, open_base
+from worker.bootstrap.following import EVERY, Following
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
 from worker.bootstrap.tick import SelfSweep
+from worker.domain.ports import Notice
 from worker.events import Intake, Processor
 from worker.events.inlet import QueueInlet
 from worker.monitoring.logs import logger
@@ -28,6 +30,7 @@ from worker.settings import Settings
 from worker.store import outbox
 from worker.store.anchors import Anchors
 from worker.store.dead_messages import DeadMessageRepository
+from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
 from worker.store.notices import NoticeRepository
 from worker.store.tombstones import TombstoneRepository
@@ -45,7 +48,8 @@ JOBS: Mapping[str, timedelta | None] = {
     "revocations": timedelta(seconds=10),
     "anchor": timedelta(minutes=10),
     "purge": timedelta(hours=1),
-    "poll_logs": timedelta(seconds=60),
+    "poll_logs": None,  # these two: see `bootstrap.following`
+    "watch_streams": None,
     "reconcile": None,  # nightly, see EVERGRANT_RECONCILE_HOUR
 }
 ANCHORS = "audit.anchors"  # in the data directory
@@ -133,8 +137,15 @@ class _Parts:
             "anchor": self._anchored,
             "purge": self._purged,
             "poll_logs": lambda: self._reading.poll_logs(intake),
+            "watch_streams": self._reading.stream_watch(intake, self._tell),
             "reconcile": self._reconciled,
         }
+        self._following = Following(
+            {name: self.jobs[name] for name in EVERY} if base.settings.poll_logs else {},
+            take=HintRepository(base.engine).take,
+            clock=base.clock,
+            offload=base.offload,
+        )
 
     async def renew(self, provider: str) -> Counts:
         """One drain per provider and process; a hint that comes meanwhile makes it go round."""
@@ -165,6 +176,7 @@ class _Parts:
 
     def stop(self) -> None:
         self._processor.stop()
+        self._following.stop()
         if self._watching is not None:
             self._watching.cancel()
         if self._stopped is None:
@@ -186,7 +198,12 @@ class _Parts:
 
     async def _swept(self) -> Counts:
         (self._base.settings.data_dir / ALIVE).touch()
+        await self._following.begin()
         return await self._engine.sweep()
+
+    def _tell(self, told: Sequence[Notice]) -> None:
+        self._notices.tell(told, now=self._base.clock.now())
+        self._base.hints.task("upkeep.outbox")
 
     async def _replayed(self) -> Counts:
         return {"dead_processes": await self._engine.replay()}

@@ -41,6 +41,8 @@ class Control:
             "clear_faults": stage.faults.clear,
             "send_to": stage.send_to,
             "pause_logs": self._pause_logs,
+            "suspend_logs": self._suspend_logs,
+            "forget_events": stage.events.forget,
         }
 
     async def handle(self, request: Request) -> Response:
@@ -86,3 +88,8 @@ class Control:
         """A paused log stream keeps its place and delivers on resume."""
         for stream in self._stage.log_streams:
             stream.paused = paused
+
+    def _suspend_logs(self, suspended: bool = True) -> None:
+        """As Auth0 does after a week of failures; only an admin resumes it."""
+        for stream in self._stage.log_streams:
+            stream.suspended = suspended

@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from .buckets import Buckets
+from .event_log import EventLog
 from .faults import Answer, Faults, play
 from .records import Record, api_details, from_api
 from .search import matches, parsed
-from .senders import EventStream
+from .senders import EventStream, LogStream
 from .tenant import Tenant
 from .tenant_tokens import InvalidTokenError, TenantTokens
 from .values import NoSuchError, User
@@ -48,6 +49,8 @@ class ManagementApi:
         buckets: Buckets,
         faults: Faults,
         streams: Callable[[], Iterable[EventStream]],
+        log_streams: Callable[[], Iterable[LogStream]],
+        events: EventLog,
         log_reads: bool = False,
     ) -> None:
         self.tenant = tenant
@@ -55,6 +58,8 @@ class ManagementApi:
         self._tokens = tokens
         self._faults = faults
         self._streams = streams
+        self._log_streams = log_streams
+        self._events = events
         self._log_reads = log_reads
         self.requests: dict[str, int] = {}  # by group
 
@@ -95,6 +100,12 @@ class ManagementApi:
                 answer = self._connection(request, scopes, connection_id)
             case ["GET", "logs"]:
                 answer = self._logs(request, scopes)
+            case ["GET", "events"]:
+                _demand(scopes, "read:events")
+                answer = self._events.answer(request)
+            case ["GET", "log-streams"]:
+                _demand(scopes, "read:log_streams")
+                answer = JSONResponse([stream.as_json() for stream in self._log_streams()])
             case ["GET", "event-streams"]:
                 answer = self._event_streams(scopes)
             case ["GET", "event-streams", stream_id, "deliveries"]:
@@ -188,8 +199,8 @@ class ManagementApi:
                 after = f"{here}?from={found[-1]['log_id']}&take={take}"
                 headers["link"] = f'<{after}>; rel="next"'
             return JSONResponse([from_api(record) for record in found], headers=headers)
-        newest = log.records[::-1][:MOST_BY_PAGE]
-        return JSONResponse(_offset(request, "logs", newest, from_api))
+        ordered = log.records if query.get("sort") == "date:1" else log.records[::-1]
+        return JSONResponse(_offset(request, "logs", ordered[:MOST_BY_PAGE], from_api))
 
     def _event_streams(self, scopes: frozenset[str]) -> Response:
         _demand(scopes, "read:event_streams")

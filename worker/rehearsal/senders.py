@@ -68,14 +68,16 @@ class LogStream:
     shuffled: bool = False
     doubled: float = 0.0
     types: frozenset[str] = frozenset()
+    id: str = "lst_0000000000000001"
     paused: bool = False
+    suspended: bool = False  # by Auth0, after a week of failures in a row
     cursor: str | None = None
     result: Delivered = field(default_factory=Delivered)
 
     async def run(self, http: httpx.AsyncClient) -> None:
         """Follow the log until cancelled."""
         while True:
-            if self.paused or not await self.send_next(http):
+            if self.paused or self.suspended or not await self.send_next(http):
                 await asyncio.sleep(self.every)
 
     async def send_next(self, http: httpx.AsyncClient) -> bool:
@@ -90,6 +92,11 @@ class LogStream:
             return False
         self.cursor = found[-1]["log_id"]
         return True
+
+    def as_json(self) -> Record:
+        status = "suspended" if self.suspended else "paused" if self.paused else "active"
+        sink = {"httpEndpoint": self.url, "httpContentFormat": self.body_format}
+        return {"id": self.id, "name": "rehearsal", "type": "http", "status": status, "sink": sink}
 
     async def _delivered(self, http: httpx.AsyncClient, records: list[Record]) -> bool:
         if self.shuffled:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from .buckets import Buckets
+from .event_log import EventLog
 from .faults import Faults
 from .issuer import Issuer
 from .ledger import as_json, total
@@ -74,6 +75,7 @@ class Stage:
         self.providers: dict[str, Provider] = {}
         self.provider_urls: dict[str, str] = {}  # base URL of each, by profile name
         self.faults = Faults(clock=settings.clock, random_=dice)
+        self.events = EventLog(clock=settings.clock)
         self.log_streams: list[LogStream] = []
         self.event_streams: list[EventStream] = []
         self.action: ActionCall | None = None
@@ -107,6 +109,8 @@ class Stage:
             buckets=Buckets(settings.plan, clock=settings.clock),
             faults=self.faults,
             streams=lambda: self.event_streams,
+            log_streams=lambda: self.log_streams,
+            events=self.events,
             log_reads=settings.log_reads,
         )
 
@@ -243,6 +247,7 @@ class Stage:
         self._start(stream.run(self._client()))
 
     def _emit(self, event: Record) -> None:
+        self.events.write(event)
         for stream in self.event_streams:
             stream.offer(event)
 

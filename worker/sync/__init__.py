@@ -10,6 +10,7 @@ from worker.sync.log_poll import LogPoll
 from worker.sync.problems import PROBLEMS, explain_problem
 from worker.sync.puller import Puller
 from worker.sync.reconcile import Reconcile
+from worker.sync.stream_watch import StreamWatch
 
 __all__ = [
     "PROBLEMS",
@@ -19,5 +20,6 @@ __all__ = [
     "Progress",
     "Puller",
     "Reconcile",
+    "StreamWatch",
     "explain_problem",
 ]

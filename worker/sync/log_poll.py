@@ -55,7 +55,8 @@ class LogPoll:
 
     async def _page(self, tenant: str, since: str) -> Sequence[Mapping[str, Any]]:
         try:
-            return await self._apis[tenant].logs(since)
+            api = self._apis[tenant]
+            return await (api.logs(since) if since else api.first_logs())
         except (NotFoundError, PermanentError) as error:
             if getattr(error, "code", "") in ("insufficient_scope", "api_token_refused"):
                 raise
@@ -65,6 +66,6 @@ class LogPoll:
             return []
 
     async def _begin(self, tenant: str) -> None:
+        """At its end; where it is empty, at whatever comes first."""
         newest = await self._apis[tenant].last_log_id()
-        if newest is not None:
-            await self._offload(self._tenants.put_checkpoint, tenant, newest)
+        await self._offload(self._tenants.put_checkpoint, tenant, newest or "")

@@ -55,8 +55,6 @@ app.steps["consumer"].add(consumer_step(lambda: worker().inlet))
 def _schedule() -> dict[str, Any]:
     """Beat's entries; the tick looks at the store, the others hint."""
     periods = {job: period for job, period in JOBS.items() if period is not None}
-    if not settings.poll_logs:
-        del periods["poll_logs"]
     entries: dict[str, Any] = {
         job: {"task": f"upkeep.{job}", "schedule": max(period, settings.tick)}
         for job, period in periods.items()
