@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import jwt
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.providers.conftest import NOW, a_connection, an_answer
@@ -421,6 +421,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(name=NAMES, status=STATUSES, body=st.binary(max_size=300), cut=st.booleans())
 def test_no_bytes_whatever_raise(name, status, body, cut):
     answer = Answered(status=status, headers={"retry-after": "x"}, body=body, cut=cut)
@@ -428,6 +429,7 @@ def test_no_bytes_whatever_raise(name, status, body, cut):
     assert read(name, answer).verdict in Verdict
 
 
+@settings(deadline=None)
 @given(name=NAMES, status=STATUSES, content=JSON_VALUES, header=st.text(max_size=40))
 def test_no_json_whatever_raises(name, status, content, header):
     body = msgspec.json.encode(content)

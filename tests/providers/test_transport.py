@@ -10,6 +10,8 @@ import asyncio
 import dataclasses
 import gzip
 import socket
+import threading
+import time
 import zlib
 
 import httpx
@@ -297,6 +299,32 @@ async def test_a_connection_that_the_server_has_left_is_not_written_to(endpoint)
         await asyncio.sleep(0.05)
         assert isinstance(await ask(endpoint, server), Answered)
         assert server.connections == 2
+
+
+async def test_a_close_that_the_loop_has_not_seen_yet_is_seen_before_the_write(endpoint):
+    """The busiest moment of a worker is when the loop is behind with its reading."""
+    connections = []
+
+    def serve(listening: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            connections.append(connection.recv(65536))
+            connection.sendall(http())
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(5)
+        server = Server(port=listening.getsockname()[1])
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        first = await ask(endpoint, server)
+        time.sleep(0.1)  # the loop stands still, the close arrives
+        second = await ask(endpoint, server)
+        thread.join()
+    assert isinstance(first, Answered)
+    assert isinstance(second, Answered)
+    assert len(connections) == 2
 
 
 async def test_an_idle_connection_is_closed_after_a_few_seconds():
