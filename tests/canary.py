@@ -33,18 +33,20 @@ class Hit:
     label: str
 
 
-def canary(label: str) -> str:
-    """A secret that is unique, and looks different in each encoding."""
-    return f"canary/{label}+{secrets.token_hex(12)}~é="
+def canary(label: str, tail: str = "~é=") -> str:
+    """A secret that is unique, and looks different in each encoding. `tail`: where only ASCII may
+    stand, "~=" does nearly as well.
+    """
+    return f"canary/{label}+{secrets.token_hex(12)}{tail}"
 
 
-def hunt(canaries: Iterable[str], places: Iterable[Path]) -> list[Hit]:
+def hunt(canaries: Iterable[str | bytes], places: Iterable[Path]) -> list[Hit]:
     """Search files, and directories to their leaves. A place that is missing is an error."""
     forms = _Forms(canaries)
     return [hit for place in places for path in _files(place) for hit in _in_file(forms, path)]
 
 
-def hunt_bytes(canaries: Iterable[str], content: bytes, where: str = "") -> list[Hit]:
+def hunt_bytes(canaries: Iterable[str | bytes], content: bytes, where: str = "") -> list[Hit]:
     """The same in memory: a log, a message, an HTTP answer."""
     return sorted(set(_Forms(canaries).found(content, where)), key=str)
 
@@ -63,48 +65,59 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 class _Forms:
-    """Every form of every canary, as one pattern."""
+    """Every form of every canary."""
 
-    def __init__(self, canaries: Iterable[str]) -> None:
+    def __init__(self, canaries: Iterable[str | bytes]) -> None:
         self._names = {
-            form: (name, secret.partition("/")[2].partition("+")[0] or "unlabelled")
+            form: (name, _label_of(secret))
             for secret in canaries
             for name, form in _forms_of(secret)
         }
         if not self._names:
             raise ValueError("a hunt for nothing finds nothing")
-        longest_first = sorted(self._names, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, longest_first)))
 
     def found(self, content: bytes, where: str, depth: int = _DEPTH) -> Iterator[Hit]:
-        for match in self._pattern.finditer(content):
-            form, label = self._names[match.group()]
-            yield Hit(where, form, label)
+        # one search each: ten times faster on text than one pattern of them all
+        for form, (name, label) in self._names.items():
+            if form in content:
+                yield Hit(where, name, label)
         if depth:
             for inner in _streams(content):
                 yield from self.found(inner, f"{where} > compressed", depth - 1)
 
 
-def _forms_of(secret: str) -> Iterator[tuple[str, bytes]]:
-    raw = secret.encode()
+def _label_of(secret: str | bytes) -> str:
+    """Never the secret itself, whatever it looks like."""
+    text = secret if isinstance(secret, str) else ""
+    made = text.startswith("canary/")
+    return text.partition("/")[2].partition("+")[0] if made else "unlabelled"
+
+
+def _forms_of(secret: str | bytes) -> Iterator[tuple[str, bytes]]:
+    raw = secret.encode() if isinstance(secret, str) else secret
+    yield "raw", raw
+    yield "hex", raw.hex().encode()
+    yield "HEX", raw.hex().upper().encode()
+    yield "repr", repr(raw)[2:-1].encode()
+    if isinstance(secret, str):
+        yield from _forms_of_text(secret)
+    for offset in range(3):
+        yield "base64", _base64_core(raw, offset)
+        yield "base64url", _base64_core(raw, offset).translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def _forms_of_text(secret: str) -> Iterator[tuple[str, bytes]]:
     escaped = json.dumps(secret)[1:-1]
     texts = {
-        "raw": secret,
-        "hex": raw.hex(),
-        "HEX": raw.hex().upper(),
         "percent-encoded": quote(secret, safe=""),
         "form-encoded": quote_plus(secret),
         "JSON": escaped,
         "JSON in JSON": json.dumps(escaped)[1:-1],
         "JSON, slashes escaped": escaped.replace("/", "\\/"),
-        "repr": repr(raw)[2:-1],
     }
     for name, text in texts.items():
         yield name, text.encode()
     yield "UTF-16", secret.encode("utf-16-le")
-    for offset in range(3):
-        yield "base64", _base64_core(raw, offset)
-        yield "base64url", _base64_core(raw, offset).translate(bytes.maketrans(b"+/", b"-_"))
 
 
 def _base64_core(raw: bytes, offset: int) -> bytes:
