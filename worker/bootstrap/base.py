@@ -6,6 +6,7 @@ Built once per process and after any fork: database connections do not survive o
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -87,6 +88,7 @@ class Base:
 
 def open_base(settings: Settings, role: Role, *, celery: Any = None) -> Base:
     """Open everything that is opened lazily anyway; nothing is connected yet."""
+    _write_no_core_dumps()
     clock = SystemClock()
     node = node_of(settings.data_dir)
     threads = _STORE_THREADS.get(role, 2)
@@ -105,6 +107,12 @@ def open_base(settings: Settings, role: Role, *, celery: Any = None) -> Base:
         node=node,
         audit=AuditLog(node),
     )
+
+
+def _write_no_core_dumps() -> None:
+    """A core file would hold keys and tokens in the clear; whoever debugs may raise it again."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def load_entries(settings: Settings) -> Catalogue:
