@@ -1,38 +1,30 @@
-"""Every entry of the catalogue that the stage can play, played: the same scenes for each.
+"""Every entry of the catalogue, played: the same twelve scenarios for each, and its ends in time.
 
-A new profile brings its tests by itself. What is compared is our reading of the provider with the
-provider's behaviour as its own sources have it, written down twice and apart.
+What is compared is our reading of a provider with the provider's behaviour as its own sources
+have it, written down twice and apart: `catalog.toml` here, `profiles.toml` there. An entry that is
+added brings its tests by itself, once it has a profile; without one a test says what to add.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from typing import Protocol
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.rehearsal.conftest import HTTP, identity
-from tests.rehearsal.test_providers import comes, counts
-from worker.domain.exchange import (
-    Answered,
-    ConnectionConfig,
-    NotSent,
-    Outcome,
-    Reading,
-    Rotation,
-    Uncertain,
-    Verdict,
-    WireRequest,
-)
+from tests.rehearsal.conversation import Conversation, connection_of, held, pem
+from worker.domain.exchange import RevocationVerdict, Rotation, Uncertain, Verdict
+from worker.domain.grant import ExpiryKind
 from worker.domain.secret import Secret
-from worker.providers import Catalogue, HttpTokenEndpoint, load_catalogue
-from worker.providers.provider import CatalogueProvider
+from worker.providers import Catalogue, load_catalogue
+from worker.providers.provider import Kind
 from worker.rehearsal import (
     ConnectionSpec,
+    Profile,
     RunningStage,
     StageSettings,
     config_of,
@@ -40,68 +32,59 @@ from worker.rehearsal import (
     rehearsal,
 )
 
-PLAYED = sorted(name for name, one in profiles().items() if one.grant != "none")
-LIFETIME = 90  # seconds
+PLAYS = profiles()
+SHIPPED = load_catalogue({}, allow_loopback=False)
+
+
+def entry_of(name: str) -> str:
+    """The catalogue's entry for a profile."""
+    return PLAYS[name].entry or name
+
+
+PLAYED = sorted(name for name, plays in PLAYS.items() if plays.grant != "none")
+ENDLESS = sorted(name for name, plays in PLAYS.items() if plays.grant == "none")
+KEEPS = [
+    name
+    for name in PLAYED
+    if PLAYS[name].rotation == "none"
+    or PLAYS[name].rotates_every_s
+    or PLAYS[name].grant == "access_token"
+]
+GIVES_BACK = [name for name in PLAYED if PLAYS[name].revoke["path"]]
+SPEND_AGAIN = {Rotation.N, Rotation.M, Rotation.G}  # classes in which a lost answer is asked again
+
+
+def class_of(name: str) -> Rotation:
+    return Kind(name, SHIPPED[entry_of(name)]).rotation
+
+
+@pytest.mark.parametrize("name", SHIPPED.names())
+def test_every_entry_is_played(name: str) -> None:
+    assert name in {entry_of(one) for one in PLAYS}, (
+        f"the rehearsal stage cannot play '{name}': add a table [{name}] to "
+        "worker/rehearsal/profiles.toml with its strategy and its source. Its head explains the "
+        'words; `like = "strict"` plays a provider of which nothing is established, '
+        '`grant = "none"` one with nothing to renew.'
+    )
+
+
+# ---------------------------------------------------------------- the hall
+
+# What the options of these connections carry besides.
+OPTIONS = {"sharepoint": {"sharepoint_host": "acme.sharepoint.com"}}
+
+
+class Converse(Protocol):
+    def __call__(self, name: str, subject: str = "") -> Conversation:
+        """Somebody new (or `subject` again) logs in at the provider."""
 
 
 @pytest.fixture(scope="module")
 def hall() -> Iterator[RunningStage]:
-    """Every provider at once, behind a connection of its own name."""
-    connections = [ConnectionSpec(name=name, profile=name) for name in profiles()]
-    settings = StageSettings(connections=connections, lifetimes={"*": LIFETIME})
-    with rehearsal(settings) as stage:
+    """Every provider at once, with the lifetimes it really has, behind a connection of its name."""
+    connections = [ConnectionSpec(name=n, profile=n, options=OPTIONS.get(n, {})) for n in PLAYS]
+    with rehearsal(StageSettings(connections=connections)) as stage:
         yield stage
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One user's grant at one provider, and our side of it."""
-
-    hall: RunningStage
-    provider: CatalogueProvider
-    connection: ConnectionConfig
-    user_id: str
-
-    @property
-    def held(self) -> Any:
-        return identity(self.hall, self.user_id)
-
-    async def refresh(self, token: str | None = None) -> Reading | NotSent | Uncertain:
-        """Spend what the grant spends, as the engine would."""
-        own = self.held.access_token if self.provider.spends == "at" else self.held.refresh_token
-        asked_at = datetime.now(UTC)
-        request = self.provider.request(
-            self.connection, subject=Secret(token or own), scope=None, now=asked_at
-        )
-        outcome = await self._send(request)
-        if isinstance(outcome, Answered):
-            return self.provider.read(outcome, asked_at=asked_at)
-        return outcome
-
-    async def revoke(self) -> bool:
-        """Give the consent back; False when the provider offers no way."""
-        request = self.provider.revocation(
-            self.connection,
-            access_token=Secret(self.held.access_token),
-            refresh_token=Secret(self.held.refresh_token) if self.held.refresh_token else None,
-            now=datetime.now(UTC),
-        )
-        return request is not None and isinstance(await self._send(request), Answered)
-
-    def opens(self, token: Secret) -> bool:
-        url = f"{self.hall.stage.provider_urls[self.connection.name]}/api/me"
-        answer = HTTP.get(url, headers={"Authorization": f"Bearer {token.text()}"})
-        return answer.status_code == 200 and "id" in answer.json()
-
-    async def _send(self, request: WireRequest) -> Outcome:
-        endpoint = HttpTokenEndpoint(allow_loopback=True)
-        try:
-            return await endpoint.exchange(request, gate=lambda: True, read_timeout=5)
-        finally:
-            await endpoint.close()
-
-
-Converse = Callable[[str], Conversation]
 
 
 @pytest.fixture(scope="module")
@@ -114,107 +97,145 @@ def catalogue(hall: RunningStage) -> Catalogue:
     )
 
 
-@pytest.fixture
+_NUMBER = count()
+
+
+@pytest.fixture(scope="module")
 def converse(hall: RunningStage, catalogue: Catalogue) -> Converse:
     overrides = config_of(hall.stage)["tenants"]["rehearsal"]["connections"]
 
-    def begin(name: str) -> Conversation:
-        connection = _connection(hall, name, overrides.get(name, {}))
-        user_id = comes(hall, name)
-        entry = hall.stage.providers[name].profile.entry or name
-        provider = catalogue.entry(entry, connection)
-        return Conversation(hall, provider, connection, user_id)
+    def begin(name: str, subject: str = "") -> Conversation:
+        connection = connection_of(hall, name, overrides.get(name, {}))
+        user_id = hall.login(name, subject or f"user{next(_NUMBER)}")
+        tokens = held(hall, name, user_id)
+        provider = catalogue.resolve(
+            connection,
+            has_refresh_token=tokens.refresh_token is not None,
+            access_token_prefix=tokens.access_token.text()[:8],
+            expires_told=tokens.expires_at is not None,
+        )
+        refresh = tokens.refresh_token.text() if tokens.refresh_token else None
+        return Conversation(hall, PLAYS[name], provider, connection, user_id, refresh, tokens)
 
     return begin
 
 
-_APPLE_KEY = ec.generate_private_key(ec.SECP256R1())
+@pytest.mark.parametrize("name", [n for n in PLAYS if PLAYS[n].gives_tokens])
+def test_the_right_entry_is_found_for_what_a_login_brought(converse: Converse, name: str) -> None:
+    """Two kinds of grant under one strategy are told apart by what came with them."""
+    assert converse(name).provider.name == entry_of(name)
 
 
-def _connection(hall: RunningStage, name: str, overrides: dict[str, Any]) -> ConnectionConfig:
-    """As the puller would read it from the Management API."""
-    found = hall.stage.tenant.connections[name]
-    options = dict(found.options)
-    client_id, secret = options.pop("client_id"), options.pop("client_secret")
-    custom = options.pop("customHeaders", {})
-    if name == "apple":
-        options |= {"team_id": "TEAM", "kid": "KEY"}
-        secret = _apple_secret(hall, client_id)
-    return ConnectionConfig(
-        tenant="rehearsal",
-        name=name,
-        id=found.id,
-        strategy=found.strategy,
-        client_id=client_id,
-        client_secret=Secret(secret),
-        options=options,
-        headers={key: Secret(value) for key, value in custom.items()},
-        overrides=overrides,
-        fetched_at=datetime.now(UTC),
-        approved_host=None,
-        stopped=None,
-    )
+# ---------------------------------------------------------------- 1-3: renewed, kept, rotated
 
 
-def _apple_secret(hall: RunningStage, client_id: str) -> str:
-    public = _APPLE_KEY.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    hall.stage.providers["apple"].register_key(client_id, public.decode())
-    return _pem(_APPLE_KEY)
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ).decode()
-
-
-# ---------------------------------------------------------------- the scenes
-
-RENEWABLE_NOW = [
-    name
-    for name in PLAYED
-    if profiles()[name].early_renewal_s is None and not profiles()[name].not_before_s
-]
-
-
-@pytest.mark.parametrize("name", RENEWABLE_NOW)
-async def test_a_grant_is_renewed(converse: Converse, name: str) -> None:
+@pytest.mark.parametrize("name", PLAYED)
+async def test_renewed(converse: Converse, name: str) -> None:
     grant = converse(name)
-    reading = await grant.refresh()
-    assert isinstance(reading, Reading)
-    assert reading.verdict is Verdict.RENEWED, reading
-    assert reading.tokens is not None
-    assert grant.opens(reading.tokens.access_token)
+    await grant.renew()
+    assert grant.opens()
+    assert (grant.ledger()["exchanges"], grant.ledger()["refused"]) == (1, 0)
 
 
-@pytest.mark.parametrize("name", RENEWABLE_NOW)
-async def test_what_comes_back_can_be_spent_next(converse: Converse, name: str) -> None:
-    """A new refresh token replaces, an absent one keeps."""
+@pytest.mark.parametrize("name", KEEPS)
+async def test_a_refresh_token_that_stays_is_kept(converse: Converse, name: str) -> None:
     grant = converse(name)
-    held = None
+    first = grant.refresh_token
     for _ in range(3):
-        reading = await grant.refresh(held)
-        assert isinstance(reading, Reading)
-        assert reading.tokens is not None, reading
-        if grant.provider.spends == "at":
-            held = reading.tokens.access_token.text()
-        elif reading.tokens.refresh_token:
-            held = reading.tokens.refresh_token.text()
-    assert counts(grant.hall, grant.user_id)["exchanges"] == 3
-    assert counts(grant.hall, grant.user_id)["reused"] == 0
+        await grant.renew()
+    assert grant.refresh_token == first
+    assert grant.ledger()["exchanges"] == 3
+
+
+@pytest.mark.parametrize("name", [n for n in PLAYED if n not in KEEPS])
+async def test_a_refresh_token_that_changes_is_replaced(converse: Converse, name: str) -> None:
+    grant = converse(name)
+    spent = {grant.refresh_token}
+    for _ in range(3):
+        await grant.renew()
+        spent.add(grant.refresh_token)
+    assert len(spent) == 4
+    assert (grant.ledger()["exchanges"], grant.ledger()["reused"]) == (3, 0)
+
+
+# ---------------------------------------------------------------- 4, 5: a lost answer, a reuse
+
+
+@pytest.mark.parametrize("name", [n for n in PLAYED if class_of(n) in SPEND_AGAIN])
+async def test_a_lost_answer_is_asked_for_again(converse: Converse, name: str) -> None:
+    """The class allows one more request with the same token, to the last second of the grace."""
+    grant = converse(name)
+    grant.falls_due()
+    grant.fault("drop")
+    spent = grant.spends
+    assert isinstance(await grant.spend(spent), Uncertain)
+    grant.passes(seconds=max(grant.provider.grace_seconds - 1, 0))
+    await grant.renew()
+    assert (grant.ledger()["answers_lost"], grant.ledger()["exchanges"]) == (1, 2)
+    assert grant.ledger()["families_lost"] == 0
+
+
+def closes_its_grace(grant: Conversation) -> None:
+    if grant.plays.grace == "until_access_used":
+        grant.opens()
+    elif grant.plays.rotation == "single_use_grace":
+        grant.passes(seconds=grant.plays.grace_s + 1)
+
+
+@pytest.mark.parametrize("name", PLAYED)
+async def test_a_reuse_costs_what_the_class_says(converse: Converse, name: str) -> None:
+    """N and M: nothing. G and S: a refusal. F, or where reuse is known to revoke: the family."""
+    grant = converse(name)
+    grant.passes(seconds=grant.plays.rotates_every_s)
+    spent = grant.spends
+    await grant.renew()
+    closes_its_grace(grant)
+    if grant.provider.spends == "at":
+        grant.passes(days=1)  # old enough again, and not yet at its end
+    else:
+        grant.falls_due()
+    if grant.plays.rotation in ("none", "sliding"):
+        assert (await _judged(grant, spent)) is Verdict.RENEWED
+        return
+    assert (await _judged(grant, spent)) is Verdict.GRANT_DEAD
+    if grant.plays.reuse == "revoke":
+        assert grant.provider.kind.entry.reuse_revokes_family or class_of(name) is Rotation.F
+        assert (await grant.asked()).verdict is Verdict.GRANT_DEAD
+        assert grant.ledger()["families_lost"] == 1
+    else:
+        await grant.renew()
+
+
+async def _judged(grant: Conversation, token: str) -> Verdict:
+    reading = await grant.spend(token)
+    assert not isinstance(reading, Uncertain)
+    return getattr(reading, "verdict", Verdict.TRANSIENT)
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_the_class_is_never_laxer_than_the_provider(name: str) -> None:
+    """Too strict costs patience; too lax costs grants."""
+    plays, kind = PLAYS[name], Kind(name, SHIPPED[entry_of(name)])
+    allowed = {
+        "none": set(Rotation),
+        "sliding": set(Rotation) - {Rotation.N},
+        "single_use_grace": {Rotation.G, Rotation.S, Rotation.F},
+        "single_use": {Rotation.S, Rotation.F},
+    }
+    assert kind.rotation in allowed[plays.rotation]
+    if kind.rotation is Rotation.G:
+        assert kind.grace_seconds <= plays.grace_s
+    assert kind.entry.lifetimes.access_ends_at_refresh == (plays.kills_access_after_s == 0)
+
+
+# ---------------------------------------------------------------- 6, 7: dead grant, wrong client
 
 
 @pytest.mark.parametrize("name", PLAYED)
 async def test_a_dead_grant_is_dead(converse: Converse, name: str) -> None:
     grant = converse(name)
-    grant.hall.do("withdraw_consent", provider=name, subject=grant.held.user_id)
-    reading = await grant.refresh()
-    assert isinstance(reading, Reading)
-    assert reading.verdict is Verdict.GRANT_DEAD, reading
+    grant.hall.do("withdraw_consent", provider=name, subject=grant.subject)
+    assert (await grant.asked()).verdict is Verdict.GRANT_DEAD
 
 
 # Meta answers a wrong secret with code 1, its word for any trouble of its own; only the text
@@ -222,64 +243,168 @@ async def test_a_dead_grant_is_dead(converse: Converse, name: str) -> None:
 NOT_TOLD = {"facebook": Verdict.TRANSIENT}
 
 
-@pytest.mark.parametrize("name", [n for n in PLAYED if profiles()[n].client_auth != ("none",)])
+@pytest.mark.parametrize("name", [n for n in PLAYED if PLAYS[n].client_auth != ("none",)])
 async def test_a_wrong_client_is_the_connections_fault(converse: Converse, name: str) -> None:
     grant = converse(name)
-    secret = _pem(ec.generate_private_key(ec.SECP256R1())) if name == "apple" else "changed"
+    secret = pem(ec.generate_private_key(ec.SECP256R1())) if name == "apple" else "changed"
     wrong = replace(grant.connection, client_secret=Secret(secret))
-    reading = await replace(grant, connection=wrong).refresh()
-    assert isinstance(reading, Reading)
+    reading = await replace(grant, connection=wrong).asked()
     assert reading.verdict is NOT_TOLD.get(name, Verdict.CONFIG_WRONG), reading
-    assert counts(grant.hall, grant.user_id)["wrong_client"] == 1
+    assert grant.ledger()["wrong_client"] == 1
+    await grant.renew()  # nothing happened to the grant
 
 
-@pytest.mark.parametrize("fault", ["rate_limited", "unavailable", "html_502", "html_200"])
+# ---------------------------------------------------------------- 8-10: 429, 5xx, HTML
+
+
+@pytest.mark.parametrize(
+    "fault", ["rate_limited_retry_after", "unavailable", "html_502", "html_200"]
+)
 @pytest.mark.parametrize("name", PLAYED)
 async def test_a_providers_trouble_is_nobodys_fault(
     converse: Converse, name: str, fault: str
 ) -> None:
     grant = converse(name)
-    grant.hall.do("faults", provider=name, profile=fault, count=1)
-    reading = await grant.refresh()
-    assert isinstance(reading, Reading)
+    grant.fault(fault)
+    reading = await grant.asked()
     assert reading.verdict is Verdict.TRANSIENT, reading
+    wait = timedelta(seconds=2) if fault == "rate_limited_retry_after" else None
+    assert reading.retry_after == wait
+    await grant.renew()
+
+
+# ---------------------------------------------------------------- 11: the expiry, in its own form
 
 
 @pytest.mark.parametrize("name", PLAYED)
-def test_the_class_is_never_laxer_than_the_provider(converse: Converse, name: str) -> None:
-    """Too strict costs patience; too lax costs grants."""
-    plays, provider = profiles()[name], converse(name).provider
-    allowed = {
-        "none": {Rotation.N, Rotation.M, Rotation.G, Rotation.S, Rotation.F},
-        "sliding": {Rotation.M, Rotation.G, Rotation.S, Rotation.F},
-        "single_use_grace": {Rotation.G, Rotation.S, Rotation.F},
-        "single_use": {Rotation.S, Rotation.F},
-    }
-    assert provider.rotation in allowed[plays.rotation]
-    if provider.rotation is Rotation.G:
-        assert provider.grace_seconds <= plays.grace_s
-    if plays.rotation == "single_use" and plays.reuse == "revoke":
-        assert provider.rotation is Rotation.F
+async def test_the_expiry_is_the_providers_own(converse: Converse, name: str) -> None:
+    """Told in whatever form, it is the provider's to the second; declared, it is never late."""
+    grant = converse(name)
+    tokens = await grant.renew()
+    issuer = grant.hall.stage.providers[name].issuer
+    ends = issuer.expires_at(tokens.access_token.text())
+    assert ends is not None
+    if "{expires_" in str(grant.plays.answer):
+        assert tokens.expires_at is not None
+        assert abs(tokens.expires_at.timestamp() - ends) < 2
+    elif tokens.expiry is ExpiryKind.AT:
+        assert tokens.expires_at is not None
+        assert tokens.expires_at.timestamp() < ends + 2
+    else:
+        assert tokens.expiry is ExpiryKind.UNTOLD
+    if "{refresh_expires_in}" in str(grant.plays.answer):
+        assert tokens.refresh_expires_at is not None
+
+
+# ---------------------------------------------------------------- 12: given back
 
 
 @pytest.mark.parametrize("name", PLAYED)
-async def test_a_consent_is_given_back_where_there_is_a_way(converse: Converse, name: str) -> None:
-    grant = converse(name)
-    given_back = await grant.revoke()
-    assert given_back == bool(profiles()[name].revoke["path"])
-    if not given_back:
-        assert grant.provider.revocation_by_hand
-        return
-    assert counts(grant.hall, grant.user_id)["revoked_by_us"] == 1
-    assert not grant.opens(Secret(grant.held.access_token))
+def test_there_is_a_way_to_give_back_exactly_where_the_provider_has_one(name: str) -> None:
+    assert bool(SHIPPED[entry_of(name)].revoke.endpoint) == (name in GIVES_BACK)
 
 
-@pytest.mark.parametrize("name", [n for n in RENEWABLE_NOW if "{expires_in}" in str(profiles()[n])])
-async def test_the_expiry_is_read_in_its_own_form(converse: Converse, name: str) -> None:
+@pytest.mark.parametrize("name", GIVES_BACK)
+async def test_a_consent_given_back_ends_as_far_as_the_entry_says(
+    converse: Converse, name: str
+) -> None:
+    """`effect` is a promise: what it names is dead, the person's other logins are not."""
     grant = converse(name)
-    reading = await grant.refresh()
-    assert isinstance(reading, Reading)
-    assert reading.tokens is not None
-    assert reading.tokens.expires_at is not None
-    left = (reading.tokens.expires_at - datetime.now(UTC)).total_seconds()
-    assert LIFETIME - 10 < left <= LIFETIME
+    effect, takes = grant.provider.revocation_effect, grant.provider.kind.entry.revoke.token
+    sibling = converse(name, grant.subject)
+    assert await grant.revoke() is RevocationVerdict.REVOKED
+    assert grant.ledger()["revoked_by_us"] == 1
+    lives = await _judged(grant, grant.spends) is Verdict.RENEWED
+    sends_access = takes == "access_token"
+    assert lives == (effect == "token" and sends_access)
+    assert grant.opens() == (effect == "refresh_token")
+    assert sibling.opens() == (effect != "app")
+
+
+@pytest.mark.parametrize("name", GIVES_BACK)
+async def test_a_consent_given_back_twice_is_given_back(converse: Converse, name: str) -> None:
+    grant = converse(name)
+    assert await grant.revoke() is RevocationVerdict.REVOKED
+    assert await grant.revoke() is RevocationVerdict.REVOKED
+
+
+@pytest.mark.parametrize("name", [n for n in PLAYED if n not in GIVES_BACK])
+async def test_where_nobody_can_be_asked_the_place_is_told(converse: Converse, name: str) -> None:
+    grant = converse(name)
+    assert await grant.revoke() is None
+    assert grant.provider.revocation_by_hand
+
+
+# ---------------------------------------------------------------- ends in time
+
+
+def silence_of(plays: Profile) -> float:
+    """Seconds after which an unused refresh token is dead."""
+    return min(filter(None, [plays.refresh_idle_s, plays.refresh_lifetime_s]), default=0)
+
+
+SILENT = [name for name in PLAYED if silence_of(PLAYS[name])]
+
+
+@pytest.mark.parametrize("name", SILENT)
+async def test_silence_kills_no_sooner_than_the_entry_says(converse: Converse, name: str) -> None:
+    grant, other = converse(name), converse(name)
+    lives = grant.provider.lifetimes
+    declared = min(filter(None, [lives.refresh_idle, lives.refresh]), default=None)
+    told = "{refresh_expires_in}" in str(grant.plays.answer)
+    assert declared is not None or told
+    silence = silence_of(grant.plays)
+    grant.passes(seconds=silence - 60)
+    assert declared is None or declared.total_seconds() <= silence
+    assert (await grant.asked()).verdict is Verdict.RENEWED
+    other.passes(seconds=120)
+    assert (await other.asked()).verdict is Verdict.GRANT_DEAD
+
+
+@pytest.mark.parametrize("name", [n for n in PLAYED if PLAYS[n].refresh_lifetime_s])
+async def test_an_absolute_end_comes_whatever_we_do(converse: Converse, name: str) -> None:
+    """And the entry knows it: so a person is warned in time."""
+    grant = converse(name)
+    ends = grant.plays.refresh_lifetime_s or 0
+    lives = grant.provider.lifetimes
+    assert lives.refresh is not None
+    assert lives.refresh.total_seconds() == ends
+    step = 0.9 * silence_of(replace(grant.plays, refresh_lifetime_s=ends / 4))
+    for _ in range(int(ends / step)):
+        grant.passes(seconds=step)
+        assert (await grant.asked()).verdict is Verdict.RENEWED
+        await grant.renew()
+    grant.passes(seconds=step)
+    assert (await grant.asked()).verdict is Verdict.GRANT_DEAD
+
+
+# ---------------------------------------------------------------- nothing to renew
+
+
+@pytest.mark.parametrize("name", [n for n in ENDLESS if PLAYS[n].gives_tokens])
+def test_what_cannot_be_renewed_lives_as_long_as_the_entry_says(
+    converse: Converse, name: str
+) -> None:
+    grant = converse(name)
+    assert grant.provider.spends == ""
+    assert len(grant.provider.not_renewable or "") > 20
+    told = grant.tokens.expires_at
+    imported = grant.provider.read_imported(
+        access_token=grant.tokens.access_token,
+        refresh_token=None,
+        expires_in=grant.plays.access_lifetime_s if told else None,
+        issued_at=grant.tokens.issued_at,
+        now=grant.now(),
+    )
+    assert grant.opens()
+    assert imported.expires_at == told
+    if told:
+        grant.passes(seconds=grant.plays.access_lifetime_s)
+        assert not grant.opens()
+
+
+@pytest.mark.parametrize("name", [n for n in ENDLESS if not PLAYS[n].gives_tokens])
+def test_a_login_without_oauth_brings_nothing(hall: RunningStage, name: str) -> None:
+    user_id = hall.login(name, f"user{next(_NUMBER)}")
+    found = hall.stage.tenant.users[user_id].identities[0]
+    assert (found.access_token, found.refresh_token, found.expires_in) == (None, None, None)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.rehearsal.issuer import Issued, Issuer, RefusedError
+from worker.rehearsal.families import Issued, RefusedError
+from worker.rehearsal.issuer import Issuer
 from worker.rehearsal.profiles import Profile, built, profiles
 
 SHIPPED = tomllib.loads(files("worker.rehearsal").joinpath("profiles.toml").read_text())

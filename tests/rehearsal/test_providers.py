@@ -49,12 +49,17 @@ def ask(stage: RunningStage, profile: str, user_id: str, **changes: Any) -> http
     auth = None
     if "basic" in plays.client_auth:
         auth = (options["client_id"], options["client_secret"])
+    elif "secret_as_user" in plays.client_auth:
+        auth = (options["client_secret"], "")
     elif "none" not in plays.client_auth:
-        params |= {"client_id": options["client_id"], "client_secret": options["client_secret"]}
+        params |= {
+            plays.client_id_param: options["client_id"],
+            "client_secret": options["client_secret"],
+        }
     place = {"form": "data", "json": "json", "query": "params"}[plays.params_in]
     return HTTP.request(
         plays.method,
-        f"{stage.stage.provider_urls[profile]}/token",
+        f"{stage.stage.provider_urls[profile]}/{plays.refresh_path}",
         auth=auth,
         headers={"Accept": "application/json"},
         **{place: params | changes},  # type: ignore[arg-type]  # one of httpx's three places
@@ -246,7 +251,11 @@ def test_revocation_as_each_provider_has_it(
     url = f"{hall.stage.provider_urls[name]}/{path}"
     answer = HTTP.request(method, url, **filled)  # type: ignore[arg-type]
     assert answer.status_code == 200
-    assert ask(hall, name, user_id).json() == profiles()[name].errors["dead"]["body"]
+    me = f"{hall.stage.provider_urls[name]}/api/me"
+    opened = HTTP.get(me, headers={"Authorization": f"Bearer {held.access_token}"})
+    assert opened.json() == profiles()[name].errors["unauthorized"]["body"]
+    if profiles()[name].revoke["effect"] != "token":
+        assert ask(hall, name, user_id).json() == profiles()[name].errors["dead"]["body"]
     assert counts(hall, user_id)["revoked_by_us"] == 1
 
 

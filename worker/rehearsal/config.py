@@ -96,8 +96,14 @@ def _has_own_entry(profile: Profile) -> bool:
 
 def _addresses(stage: Stage, profile: Profile) -> dict[str, Any]:
     url = stage.provider_urls[profile.name]
-    revocation = {"revoke": {"endpoint": f"{url}/{profile.revoke['path']}"}}
-    return {"token_endpoint": f"{url}/token", **(revocation if profile.revoke["path"] else {})}
+    addresses: dict[str, Any] = {"token_endpoint": f"{url}/token"}
+    if profile.refresh_path != "token":
+        addresses["refresh_endpoint"] = f"{url}/{profile.refresh_path}"
+    if profile.introspects:
+        addresses["introspection_endpoint"] = f"{url}/introspect"
+    if profile.revoke["path"]:
+        addresses["revoke"] = {"endpoint": f"{url}/{profile.revoke['path']}"}
+    return addresses
 
 
 def _toml(config: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ class Control:
             "withdraw_consent": self._withdraw,
             "faults": self._faults,
             "clear_faults": stage.faults.clear,
+            "pass_time": stage.pass_time,
             "send_to": stage.send_to,
             "pause_logs": self._pause_logs,
             "suspend_logs": self._suspend_logs,

@@ -36,7 +36,7 @@ class Fault:
     every: float = 0.05  # between bytes, when trickling
     delay_before: float = 0.0
     delay_after: float = 0.0
-    endpoint: str = "token"  # token | api | revoke | management | any
+    endpoint: str = "token"  # token | api | revoke | management | search | any
     share: float = 1.0  # of the requests, by the stage's seed
 
 
@@ -62,6 +62,13 @@ FAULTS: Mapping[str, Fault] = {
     "reset_after": Fault(travel="reset"),
     "cut": Fault(travel="cut", cut_at=40),
     "trickle": Fault(travel="trickle"),
+    "search_refused": Fault(  # by identity; whether every tenant allows it is not documented
+        acts=False,
+        status=400,
+        body='{"statusCode":400,"error":"Bad Request","errorCode":"invalid_query_string"}',
+        endpoint="search",
+    ),
+    "search_blind": Fault(acts=False, status=200, body="[]", endpoint="search"),
     "invalid_client": Fault(acts=False, situation="wrong_client"),
     "invalid_grant": Fault(acts=False, situation="dead"),  # a storm of refusals; nobody dies of it
 }

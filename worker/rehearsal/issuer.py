@@ -7,78 +7,15 @@ profile; nothing here knows a provider's name.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
-from .ledger import Counts
+from .families import Family, Grant, Issued, RefusedError, Spent
 from .minting import Mint, Parsed
 from .profiles import Profile
 
 Clock = Callable[[], float]
 MOST_SIBLINGS = 64  # live or remembered per family; keeps an endless rehearsal small
-
-
-class RefusedError(Exception):
-    """The provider says no; `situation` names the entry of the profile's `errors`."""
-
-    def __init__(self, situation: str) -> None:
-        super().__init__(situation)
-        self.situation = situation
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issued:
-    """What an answer of the token endpoint is made of."""
-
-    grant: Grant
-    access_token: str = field(repr=False)
-    refresh_token: str | None = field(repr=False)
-    lifetime: float  # seconds
-    issued_at: float
-    scope: str
-
-
-@dataclass(slots=True)
-class Spent:
-    """A single-use refresh token after its first use, remembered as long as its grace lasts."""
-
-    at: float
-    successor: int
-    times: int = 1
-
-
-@dataclass(slots=True, kw_only=True)
-class Family:
-    """The chain of tokens grown from one login."""
-
-    id: int
-    grant: Grant
-    started_at: float
-    used_at: float
-    newest: int = 0  # serial of the youngest refresh token
-    newest_access: int = 0
-    live: set[int] = field(default_factory=lambda: {0})
-    spent: OrderedDict[int, Spent] = field(default_factory=OrderedDict)
-    access_floor: int = 0  # access tokens below this serial are dead
-    floors: list[tuple[float, int]] = field(default_factory=list)  # floors that rise later
-    dead_access: dict[int, int] = field(default_factory=dict)  # revoked one by one: serial → expiry
-    in_flight: dict[int, int] = field(default_factory=dict)
-    ended: str | None = None  # why: "reuse", "user", "us", "limit"
-
-
-@dataclass(slots=True, kw_only=True)
-class Grant:
-    """One account's consent to one client, and every login under it."""
-
-    subject: str
-    client_id: str
-    scope: str
-    families: OrderedDict[int, Family] = field(default_factory=OrderedDict)  # that live
-    ended: deque[int] = field(default_factory=deque)  # the last few that do not
-    counts: Counts = field(default_factory=Counts)
-    consented: bool = False
 
 
 class Issuer:
@@ -155,6 +92,7 @@ class Issuer:
         try:
             self._check_alive(family)
             self._check_age(family, token)
+            self._check_pace(family)
             answered = self._rotate(family, serial)
         except RefusedError:
             counts.refused += 1
@@ -190,9 +128,13 @@ class Issuer:
             family.spent.clear()
         return family.grant
 
-    def revoke(self, token: str, effect: str) -> bool:
+    def now(self) -> float:
+        """The provider's own time."""
+        return self._clock()
+
+    def revoke(self, token: str, effect: str, *, kinds: str = "ra") -> bool:
         """The client gives `token` back. Unknown tokens are no error (RFC 7009 section 2.2)."""
-        for kind in ("r", "a"):
+        for kind in kinds:
             parsed = self._mint.read(kind, token)
             if parsed and (family := self._families.get(parsed.family)):
                 family.grant.counts.revoked_by_us += 1
@@ -212,7 +154,7 @@ class Issuer:
     def _begin(self, grant: Grant) -> Family:
         self._count += 1
         now = self._clock()
-        family = Family(id=self._count, grant=grant, started_at=now, used_at=now)
+        family = Family(id=self._count, grant=grant, started_at=now, used_at=now, rotated_at=now)
         self._families[family.id] = grant.families[family.id] = family
         while len(grant.families) > self.profile.families:
             self._end(next(iter(grant.families.values())), "limit")
@@ -228,7 +170,8 @@ class Issuer:
         now, profile = self._clock(), self.profile
         idle = profile.refresh_idle_s and now - family.used_at > profile.refresh_idle_s
         old = profile.refresh_lifetime_s and now - family.started_at > profile.refresh_lifetime_s
-        if family.ended or idle or old:
+        late = profile.refresh_ends_with_access and family.access_until_ms <= now * 1000
+        if family.ended or not family.renewable or idle or old or late:
             raise RefusedError("dead")
 
     def _check_age(self, family: Family, token: str) -> None:
@@ -241,8 +184,17 @@ class Issuer:
             parsed = self._mint.read("a", token)
             if parsed is None or not self._access_lives(family, parsed):
                 raise RefusedError("dead")  # an access token that has ended cannot be exchanged
-            if now - family.used_at < (profile.not_before_s or 0):
+            age = now - (parsed.expires_ms / 1000 - self.lifetime)
+            if age < (profile.not_before_s or 0):
                 raise RefusedError("bad_request")
+
+    def _check_pace(self, family: Family) -> None:
+        if self.profile.burst:
+            now = self._clock()
+            family.recent = [at for at in family.recent if at > now - self.profile.burst_s]
+            if len(family.recent) >= self.profile.burst:
+                raise RefusedError("throttled")
+            family.recent.append(now)
 
     def _rotate(self, family: Family, serial: int) -> int | None:
         """The serial of the refresh token to answer with; None: the answer has none."""
@@ -254,6 +206,8 @@ class Issuer:
             family.newest += 1  # the old ones are never looked at again: all stay good
             return family.newest
         if serial in family.live:
+            if self._clock() - family.rotated_at < self.profile.rotates_every_s:
+                return serial
             return self._first_use(family, serial)
         return self._use_again(family, serial)
 
@@ -266,6 +220,7 @@ class Issuer:
 
     def _first_use(self, family: Family, serial: int) -> int:
         family.live.discard(serial)
+        family.rotated_at = self._clock()
         family.grant.counts.most_spends = max(family.grant.counts.most_spends, 1)
         if self.profile.grace == "until_used":
             family.spent.clear()  # one of the successors is used: the window before it shuts
@@ -316,9 +271,8 @@ class Issuer:
 
     def _issue(self, family: Family, refresh_serial: int | None) -> Issued:
         now = self._clock()
-        family.newest_access += 1
-        expires_ms = int((now + self.lifetime) * 1000)
-        access = Parsed("a", family.id, family.newest_access, expires_ms)
+        lifetime = self._next_access(family)
+        access = Parsed("a", family.id, family.newest_access, family.access_until_ms)
         refresh = None
         if refresh_serial is not None:
             refresh = self._mint.make(Parsed("r", family.id, refresh_serial, 0))
@@ -326,10 +280,32 @@ class Issuer:
             grant=family.grant,
             access_token=self._mint.make(access),
             refresh_token=refresh,
-            lifetime=self.lifetime,
+            lifetime=lifetime,
+            refresh_lifetime=self._refresh_left(family),
             issued_at=now,
             scope=family.grant.scope,
         )
+
+    def _next_access(self, family: Family) -> float:
+        """Make the access token that is answered the family's newest; seconds it has left."""
+        now, profile = self._clock(), self.profile
+        left = family.access_until_ms / 1000 - now
+        if profile.repeats_access and left > self.lifetime / 2:
+            return left
+        life, ends = self.lifetime, self._refresh_left(family)
+        if profile.cuts_access and ends is not None:
+            life = min(life, ends)
+        family.newest_access += 1
+        family.access_until_ms = int((now + life) * 1000)
+        return life
+
+    def _refresh_left(self, family: Family) -> float | None:
+        """Seconds until the refresh token ends if nobody uses it; None: never."""
+        profile = self.profile
+        ends = [profile.refresh_idle_s] if profile.refresh_idle_s else []
+        if profile.refresh_lifetime_s:
+            ends.append(family.started_at + profile.refresh_lifetime_s - self._clock())
+        return min(ends, default=None)
 
     def _access_lives(self, family: Family, parsed: Parsed) -> bool:
         now = self._clock()
@@ -342,6 +318,8 @@ class Issuer:
     def _revoke(self, family: Family, parsed: Parsed, effect: str) -> None:
         if effect == "grant":
             self._end_grant(family.grant, "us")
+        elif effect == "refresh_token":
+            family.renewable = False
         elif effect == "family" or parsed.kind == "r":
             self._end(family, "us")
         else:

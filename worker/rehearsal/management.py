@@ -66,6 +66,8 @@ class ManagementApi:
     async def handle(self, request: Request) -> Response:
         """Serve one request; `request.path_params["rest"]` is what follows `/api/v2/`."""
         fault = self._faults.pick("auth0", "management")
+        if fault is None and "identities." in request.query_params.get("q", ""):
+            fault = self._faults.pick("auth0", "search")
         return await play(fault, request, lambda: Answer(self._answer(request)), _broken)
 
     def _answer(self, request: Request) -> Response:

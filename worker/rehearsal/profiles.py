@@ -49,19 +49,30 @@ class Profile:
     errors: Table
     revoke: Table
     entry: str = ""  # its name in Evergrant's catalogue, where that is another
+    gives_tokens: bool = True  # False: a login brings assertions only
+    client_id_param: str = "client_id"
+    client_id_at_realm: bool = False  # the id is written id@realm
+    refresh_path: str = "token"
+    introspects: bool = False
     expires: bool = True  # False: no lifetime is told at login
     kills_access_after_s: float | None = None
     early_renewal_s: float | None = None
     not_before_s: float | None = None
     refresh_lifetime_s: float | None = None
     refresh_idle_s: float | None = None
+    refresh_ends_with_access: bool = False
+    rotates_every_s: float = 0.0
+    repeats_access: bool = False
+    cuts_access: bool = False
+    burst: int = 0
+    burst_s: float = 0.0
 
 
 @cache
 def profiles() -> Mapping[str, Profile]:
     """Every profile that ships, by name."""
     tables = _shipped()
-    return {name: built(name, tables) for name in tables if name != "defaults"}
+    return {name: built(name, tables) for name in tables if "strategy" in _resolved(name, tables)}
 
 
 def load_profiles(path: Path) -> dict[str, Profile]:
@@ -77,6 +88,8 @@ def _shipped() -> dict[str, Table]:
 def built(name: str, tables: Mapping[str, Table]) -> Profile:
     """The profile `name`, its grounds merged in. Raises ValueError for a key nobody knows."""
     table = _resolved(name, tables)
+    if "strategy" not in table:
+        raise ValueError(f"profile {name}: there is no strategy")
     known = {entry.name for entry in fields(Profile)}
     if unknown := set(table) - known:
         raise ValueError(f"profile {name}: unknown key {', '.join(sorted(unknown))}")
@@ -89,8 +102,9 @@ def _resolved(name: str, tables: Mapping[str, Table]) -> Table:
     if name not in tables:
         raise ValueError(f"there is no profile {name}")
     own = dict(tables[name])
-    ground = own.pop("like", None)
-    below = _resolved(ground, tables) if ground else tables["defaults"]
+    ground = own.pop("like", "defaults") if name != "defaults" else None
+    below = _resolved(ground, tables) if ground else {}
     merged = {**below, **own}
-    merged["errors"] = {**below["errors"], **own.get("errors", {})}
+    for group in ("errors", "revoke"):
+        merged[group] = {**below.get(group, {}), **own.get(group, {})}
     return merged

@@ -17,10 +17,12 @@ import jwt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from .families import Issued, RefusedError
 from .faults import Answer, Faults, play
-from .issuer import Issued, Issuer, RefusedError
+from .issuer import Issuer
 from .profiles import Profile
 
+_KINDS = {"any": "ra", "refresh_token": "r", "access_token": "a"}
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
 
 
@@ -52,22 +54,22 @@ class Provider:
     async def handle(self, request: Request, rest: str) -> Response:
         """Serve one request below the provider's path."""
         profile = self.profile
-        if rest == "token" and request.method == profile.method:
+        if rest == profile.refresh_path and request.method == profile.method:
             return await self._token(request)
         if rest == "api/me":
             return await self._api(request)
         if rest == "introspect":
-            return self._introspect(await _params(request))
+            return self._introspect(await _params(request, "form"))
         if rest == ".well-known/openid-configuration":
             return JSONResponse(_discovery(str(request.url).removesuffix(f"/{rest}")))
-        if _is_revocation(profile, request.method, rest):
-            return await self._revoke(request)
+        if (place := _revocation(profile, request.method, rest)) is not None:
+            return await self._revoke(request, place)
         return JSONResponse({"error": "not_found"}, 404)
 
     # ------------------------------------------------------------ token endpoint
 
     async def _token(self, request: Request) -> Response:
-        params = await _params(request)
+        params = await _params(request, self.profile.params_in)
         token = params.get(self.profile.subject_param, "")
         fault = self.faults.pick(self.profile.name, "token")
         with self.issuer.exchanging(token):
@@ -112,9 +114,14 @@ class Provider:
             raise RefusedError("wrong_client")  # one way at a time (RFC 6749 section 2.3)
         if basic and "basic" in accepted:
             return self._by_secret(*basic)
+        if basic and "secret_as_user" in accepted:
+            return self._by_secret_alone(*basic)
         if "client_assertion" in params and "private_key_jwt" in accepted:
             return self._by_assertion(params["client_assertion"], params)
-        client_id, secret = params.get("client_id", ""), params.get("client_secret", "")
+        client_id = params.get(self.profile.client_id_param, "")
+        if self.profile.client_id_at_realm:
+            client_id, _, _ = client_id.partition("@")
+        secret = params.get("client_secret", "")
         if "secret_jwt" in accepted:
             return self._by_jwt(client_id, secret)
         if secret and "post" in accepted:
@@ -128,6 +135,13 @@ class Provider:
         if client is None or client.secret != secret:
             raise RefusedError("wrong_client")
         return client.id
+
+    def _by_secret_alone(self, user: str, password: str) -> str:
+        """The secret is the user name, the password is empty."""
+        found = [one.id for one in self.clients.values() if one.secret == user]
+        if password or not found:
+            raise RefusedError("wrong_client")
+        return found[0]
 
     def _by_assertion(self, assertion: str, params: Mapping[str, str]) -> str:
         if params.get("client_assertion_type") != ASSERTION:
@@ -144,11 +158,17 @@ class Provider:
                 token,
                 client.public_key,
                 algorithms=["ES256", "RS256", "PS256"],
-                options={"require": ["exp", "sub"], "verify_aud": False},
+                options={
+                    "require": ["exp", "sub"],
+                    "verify_aud": False,
+                    "verify_exp": False,  # by the stage's time, which may run ahead
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
             )
         except jwt.PyJWTError:
             raise RefusedError("wrong_client") from None
-        if claims["sub"] != client_id:
+        if claims["sub"] != client_id or claims["exp"] <= self.issuer.now():
             raise RefusedError("wrong_client")
         return client_id
 
@@ -167,23 +187,34 @@ class Provider:
             return self.refuse("unauthorized")
         return JSONResponse({"ok": True, "id": grant.subject, "provider": self.profile.name})
 
-    async def _revoke(self, request: Request) -> Response:
-        params = await _params(request)
+    async def _revoke(self, request: Request, in_path: Mapping[str, str]) -> Response:
+        place = self.profile.revoke["token_in"]
+        params = await _params(request, place if place in ("json", "query") else "form")
+        params |= in_path
         fault = self.faults.pick(self.profile.name, "revoke")
         return await play(fault, request, lambda: self._give_back(request, params), self.refuse)
 
     def _give_back(self, request: Request, params: Mapping[str, str]) -> Answer:
         rule = self.profile.revoke
         try:
-            if rule["client"]:
-                self._client(request, params)
+            self._revoking_client(request, params)
         except RefusedError as error:
             return Answer(self.refuse(error.situation))
         token = params.get(rule["param"], "")
         if rule["token_in"] == "bearer":
             token = request.headers.get("authorization", "").partition(" ")[2]
-        self.issuer.revoke(token, rule["effect"])
+        self.issuer.revoke(token, rule["effect"], kinds=_KINDS[rule["takes"]])
+        if rule["body"]:
+            return Answer(JSONResponse(rule["body"], rule["status"]))
         return Answer(Response(status_code=rule["status"]))
+
+    def _revoking_client(self, request: Request, params: Mapping[str, str]) -> None:
+        """Raises RefusedError("wrong_client") for less proof than a revocation demands."""
+        demanded = self.profile.revoke["client"]
+        if demanded is True:
+            self._client(request, params)
+        elif demanded == "id" and params.get(self.profile.client_id_param) not in self.clients:
+            raise RefusedError("wrong_client")
 
     def _introspect(self, params: Mapping[str, str]) -> Response:
         """RFC 7662."""
@@ -212,11 +243,14 @@ def filled(template: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 
 def _values(issued: Issued) -> dict[str, Any]:
     seconds, now = int(issued.lifetime), int(issued.issued_at)
+    left = issued.refresh_lifetime
     return {
         "access_token": issued.access_token,
         "refresh_token": issued.refresh_token,
         "subject": issued.grant.subject,
         "scope": issued.scope,
+        "scope_list": issued.scope.split(),
+        "refresh_expires_in": None if left is None else int(left),
         "expires_in": seconds,
         "expires_in_string": str(seconds),
         "expires_at": now + seconds,
@@ -226,17 +260,21 @@ def _values(issued: Issued) -> dict[str, Any]:
     }
 
 
-async def _params(request: Request) -> dict[str, str]:
-    """Parameters of query and body, form or JSON; the last of a name wins."""
-    params = dict(parse_qsl(request.url.query, keep_blank_values=True))
+async def _params(request: Request, place: str) -> dict[str, str]:
+    """Parameters of one place, "query", "form" or "json"; what stands elsewhere is not seen."""
+    if place == "query":
+        return dict(parse_qsl(request.url.query, keep_blank_values=True))
     body = await request.body()
-    if request.headers.get("content-type", "").startswith("application/json"):
-        try:
-            found = json.loads(body)
-        except ValueError:
-            return params
-        return params | {name: str(value) for name, value in dict(found).items()}
-    return params | dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    is_json = request.headers.get("content-type", "").startswith("application/json")
+    if is_json != (place == "json"):
+        return {}
+    if place == "form":
+        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _basic(request: Request) -> tuple[str, str] | None:
@@ -258,11 +296,14 @@ def _unverified(assertion: str) -> dict[str, Any]:
     return claims
 
 
-def _is_revocation(profile: Profile, method: str, rest: str) -> bool:
-    path = profile.revoke["path"]  # may hold {client_id}
+def _revocation(profile: Profile, method: str, rest: str) -> dict[str, str] | None:
+    """What the path of a revocation holds, {client_id} or {token}; None: it is none."""
+    path = profile.revoke["path"]
     if not path or method != profile.revoke["method"]:
-        return False
-    return re.fullmatch(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)), rest) is not None
+        return None
+    pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
+    found = re.fullmatch(pattern, rest)
+    return found.groupdict() if found else None
 
 
 def _json(body: Mapping[str, Any]) -> Response:

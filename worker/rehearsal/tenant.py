@@ -12,7 +12,7 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from .issuer import Issued, RefusedError
+from .families import Issued, RefusedError
 from .records import Log, Record, action_body, api_details, cloud_event, iso, login_details
 from .values import SECRET_OPTIONS, Connection, Identity, Login, NoSuchError, User
 
@@ -325,6 +325,8 @@ class Tenant:
         self.log.write("s", "Successful login", **fields, hostname=self.domain, details=details)
 
     def _write_tokens(self, identity: Identity, via: Connection, issued: Issued) -> None:
+        if not via.provider.profile.gives_tokens:
+            return
         identity.access_token = issued.access_token
         if issued.refresh_token is not None or not self.keeps_refresh_token:
             identity.refresh_token = issued.refresh_token

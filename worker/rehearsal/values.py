@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .issuer import Issued
+from .families import Issued
 from .provider import Provider
 from .records import Record, iso
 

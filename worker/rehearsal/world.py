@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from .profiles import Profile
 from .records import Record
 
 
@@ -35,17 +36,17 @@ CONNECTIONS: tuple[ConnectionSpec, ...] = (
 )
 
 
-def options_for(strategy: str, profile: str, url: str, client: Mapping[str, str]) -> Record:
+def options_for(profile: Profile, url: str, client: Mapping[str, str]) -> Record:
     """`options` of a fresh connection: `url` is the provider's base, `client` its credentials."""
-    own = _OWN.get(strategy)
+    own = _OWN.get(profile.strategy)
     return {**client, **(own(url, profile) if own else {})}
 
 
-def _google(url: str, profile: str) -> Record:
+def _google(url: str, profile: Profile) -> Record:
     return {"email": True, "profile": True, "scope": ["email", "profile"]}
 
 
-def _workspace(url: str, profile: str) -> Record:
+def _workspace(url: str, profile: Profile) -> Record:
     return {
         "domain": "acme.example",
         "tenant_domain": "acme.example",
@@ -56,10 +57,10 @@ def _workspace(url: str, profile: str) -> Record:
     }
 
 
-def _entra(url: str, profile: str) -> Record:
+def _entra(url: str, profile: Profile) -> Record:
     generation = (
         "azure-active-directory-v1.0"
-        if profile == "waad-v1"
+        if profile.name in ("waad-v1", "office365")
         else "microsoft-identity-platform-v2.0"
     )
     return {
@@ -72,26 +73,30 @@ def _entra(url: str, profile: str) -> Record:
         "useCommonEndpoint": False,
         "app_id": "https://graph.microsoft.com",
         "granted": True,
-        "scope": ["User.Read", "offline_access"],
+        "scope": profile.scope.split(),
         "ext_access_token": True,
         "ext_refresh_token": True,
         "ext_expires_in": True,
     }
 
 
-def _windowslive(url: str, profile: str) -> Record:
+def _windowslive(url: str, profile: Profile) -> Record:
     return {"strategy_version": 2, "scope": ["wl.signin", "graph_user", "offline_access"]}
 
 
-def _scoped(*scopes: str) -> Callable[[str, str], Record]:
+def _twitter(url: str, profile: Profile) -> Record:
+    return {"protocol": "oauth1" if profile.grant == "none" else "oauth2"}
+
+
+def _scoped(*scopes: str) -> Callable[[str, Profile], Record]:
     return lambda url, profile: {"scope": list(scopes)}
 
 
-def _custom(url: str, profile: str) -> Record:
+def _custom(url: str, profile: Profile) -> Record:
     return {
         "authorizationURL": f"{url}/authorize",
         "tokenURL": f"{url}/token",
-        "scope": ["openid", "email", "offline_access"],
+        "scope": profile.scope.split(),
         "customHeaders": {"X-Rehearsal": "1"},
         "pkce_enabled": True,
         "useOauthSpecScope": True,
@@ -99,7 +104,7 @@ def _custom(url: str, profile: str) -> Record:
     }
 
 
-def _oidc(url: str, profile: str) -> Record:
+def _oidc(url: str, profile: Profile) -> Record:
     return {
         "type": "back_channel",
         "issuer": url,
@@ -117,7 +122,7 @@ def _oidc(url: str, profile: str) -> Record:
     }
 
 
-_OWN: Mapping[str, Callable[[str, str], Record]] = {
+_OWN: Mapping[str, Callable[[str, Profile], Record]] = {
     "google-oauth2": _google,
     "google-apps": _workspace,
     "waad": _entra,
@@ -126,6 +131,7 @@ _OWN: Mapping[str, Callable[[str, str], Record]] = {
     "bitbucket": _scoped("account", "repository"),
     "github": _scoped("read_user"),
     "facebook": _scoped("email", "public_profile"),
+    "twitter": _twitter,
     "oauth2": _custom,
     "oidc": _oidc,
     "okta": _oidc,
