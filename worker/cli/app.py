@@ -37,6 +37,7 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "sync": ("worker.cli.sync:sync", "Work"),
     "compromise": ("worker.cli.giving_up:compromise", "Work"),
     "erasure": ("worker.cli.giving_up:erasure", "Look"),
+    "audit": ("worker.cli.audit:audit", "Look"),
     "keys": ("worker.cli.keys:keys", "Keys"),
     "api-keys": ("worker.cli.keys:api_keys", "Keys"),
 }

@@ -13,28 +13,31 @@ from enum import StrEnum
 from pathlib import Path
 
 import httpx
-from sqlalchemy import text
-
 from worker import settings as _settings
 from worker.auth0 import open_client
-from worker.auth0.scopes import missing_scopes, missing_useful_scopes
+from worker.auth0.scopes import (
+    missing_following_scopes,
+    missing_scopes,
+    missing_useful_scopes,
+)
 from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.pulling import apis_of, credentials_of
-from worker.bootstrap.working import ANCHORS
+from worker.cli.audit import problems_of
 from worker.cli.providers import connection_rows
 from worker.cli.run import flower_arguments
 from worker.domain.errors import WorkerError
-from worker.settings import Settings
-from worker.store import audit, migrate
-from worker.store.anchors import Anchors
+from worker.settings import Settings, TenantSettings
+from worker.store import migrate, rewrap
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.dead_messages import DeadMessageRepository
-from worker.store.engine import reading
+from worker.store.durability import durability_problems
 from worker.store.findings import FindingRepository
+from worker.store.following import FollowingRepository
 from worker.store.overview import Overview
 from worker.store.rewrap import unreadable
 from worker.store.tenants import TenantRepository
 from worker.sync import explain_problem
+from worker.vault import KeyState
 from worker.vault import KeyState
 
 _CLOCK_MAY_DIFFER = timedelta(seconds=30)
@@ -121,14 +124,21 @@ def _database(base: Base) -> Iterator[Finding]:
         yield Finding("database", Status.FAIL, f"{told}: schema is {revision or 'empty'}", advice)
         return
     yield Finding("database", Status.OK, f"{told}, schema {revision}")
-    if base.engine.dialect.name == "postgresql":
-        with reading(base.engine) as connection:
-            sync = connection.execute(text("SHOW synchronous_commit")).scalar_one()
-        if sync == "off":
-            yield Finding(
-                "database", Status.FAIL, "synchronous_commit is off: a crash of the server loses"
-                " rotated refresh tokens", "set it to on",
-            )  # fmt: skip
+    for problem in durability_problems(base.engine):
+        yield Finding("database", Status.FAIL, problem, "set it right: docs/store.md")
+
+
+def _sealed(base: Base) -> Iterator[Finding]:
+    """Everything in the store opens with a key that this keyring has and may use."""
+    usable = {key.id for key in base.vault().keyring.keys if key.state is not KeyState.DISABLED}
+    missing = rewrap.unreadable(base.engine, usable)
+    for key_id, count in sorted(missing.items()):
+        yield Finding(
+            "keyring", Status.FAIL, f"{count} ciphertexts need key {key_id}, which is disabled or"
+            " not in this keyring", f"`evergrant keys enable {key_id}`, or the right keyring",
+        )  # fmt: skip
+    if not missing:
+        yield Finding("keyring", Status.OK, "everything in the store opens with it")
 
 
 def _sealed(base: Base) -> Iterator[Finding]:
@@ -246,6 +256,8 @@ async def _ask_tenants(base: Base) -> list[Finding]:
             try:
                 granted = await apis[name].granted_scopes()
                 found += _scopes(label, granted)
+                found += _following(label, granted, told)
+                found += _streams(base, name)
                 found += await _clock(label, http, credentials_of(told).address)
             except WorkerError as error:
                 found.append(Finding(label, Status.FAIL, str(error), "is the M2M application"
@@ -262,6 +274,28 @@ def _scopes(label: str, granted: str) -> Iterator[Finding]:
         yield Finding(label, Status.WARN, f"lacks {scope}: {effect}", where)
     if not needed:
         yield Finding(label, Status.OK, "reachable, and every needed scope is granted")
+
+
+def _following(label: str, granted: str, told: TenantSettings) -> Iterator[Finding]:
+    """What finding lost events needs, as far as it is set up."""
+    lacking = missing_following_scopes(
+        granted,
+        log_stream=bool(told.logs_authorization),
+        event_stream=bool(told.events_bearer or told.events_basic or told.events_header),
+        events_api=told.events_api,
+    )
+    for scope, effect in lacking.items():
+        yield Finding(label, Status.WARN, f"lacks {scope}: {effect}", "grant it, as above")
+
+
+def _streams(base: Base, tenant: str) -> Iterator[Finding]:
+    for line in FollowingRepository(base.engine).streams(tenant):
+        if not line.running:
+            told = f"{line.kind.replace('_', ' ')} {line.name} ({line.id}) is {line.status}"
+            yield Finding(
+                f"tenant {tenant}", Status.FAIL, f"{told} since {line.since:%Y-%m-%d %H:%M}",
+                "resume it: Auth0 → Monitoring → Streams, or Event Streams",
+            )  # fmt: skip
 
 
 async def _clock(label: str, http: httpx.AsyncClient, address: str) -> list[Finding]:
@@ -294,8 +328,7 @@ def _connections(base: Base) -> Iterator[Finding]:
 
 
 def _audit(base: Base) -> Iterator[Finding]:
-    anchors = Anchors(base.settings.data_dir / ANCHORS, base.vault())
-    problems = audit.verify(base.engine, anchors.heads())
+    problems = problems_of(base)
     for problem in problems[:20]:
         yield Finding("audit", Status.FAIL, str(problem), "somebody changed the log: find out who")
     if not problems:

@@ -33,7 +33,7 @@ LIFETIMES = {
 _MARK = ".evergrant-demo"  # in a directory that we made, and may therefore wipe
 
 _TROUBLED = "waad"  # the provider that misbehaves for a while
-_TROUBLE_FOR = 3.0  # seconds
+_TROUBLE_FOR = 6.0  # seconds
 
 
 @dataclass

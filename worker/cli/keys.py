@@ -13,6 +13,7 @@ from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
 from worker.domain.access import Scope, parse_scope
 from worker.domain.errors import NotFoundError
+from worker.store import rewrap as rewrapping
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.rewrap import Progress, references, refuse_if_referenced
 from worker.store.rewrap import rewrap as move_everything
@@ -30,7 +31,7 @@ _FOR = {
 
 
 def _source() -> KeyringSource:
-    return KeyringSource(_settings.load().keyring)
+    return KeyringSource(_settings.load().keyring, environment=os.environ)
 
 
 @keys.command("list")
@@ -115,6 +116,59 @@ def enable(key_id: str, as_json: Json = False) -> None:
     """Let a disabled key open again what it sealed."""
     _source().edit(lambda ring: ring.enable(key_id))
     _done({"id": key_id, "state": KeyState.ENABLED}, as_json)
+
+
+@keys.command("rewrap")
+def rewrap(as_json: Json = False) -> None:
+    """Move every data key and secret under today's primaries, so that older keys are needed no
+    more. Everything else goes on meanwhile; stop it and run it again as you like.
+    """
+    with context.opened() as base, _bar(quiet=as_json) as told:
+        done = rewrapping.rewrap(base.engine, base.vault(), told=told)
+    _done({"moved": done.moved, "left": done.left}, as_json)
+    if done.left:
+        err.print("some are being renewed this instant: run it again")
+        raise typer.Exit(EXIT_FAILED)
+
+
+@keys.command("destroy")
+def destroy(
+    key_id: str,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Drop a disabled key for good; refused while anything in the store needs it. No undo: backups
+    from before the rewrap need it too.
+    """
+    if not (yes or as_json):
+        typer.confirm(f"Are all backups gone that need key {key_id}?", abort=True)
+    with context.opened() as base:
+        needed = rewrapping.references(base.engine)[key_id]
+        _source().edit(lambda ring: ring.destroy(key_id, references=needed))
+    _done({"id": key_id, "state": "destroyed"}, as_json)
+
+
+@keys.command("export")
+def export(
+    path: Annotated[Path, typer.Argument(help="Where to write it; an existing file is refused.")],
+    *,
+    role: Annotated[Role, typer.Option(help="Whose machine it is for.")],
+    as_json: Json = False,
+) -> None:
+    """Write a keyring with the keys of one role only, for a machine of its own.
+
+    Example: evergrant keys export web-keyring.json --role web
+    """
+    part = _source().load().limited_to(PURPOSES[role])
+    KeyringSource(str(path)).create(part)
+    _done({"file": str(path), "for": [_FOR[p] for p in sorted(PURPOSES[role])]}, as_json)
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Callable[[rewrapping.Progress], None]]:
+    with Bar(console=err, disable=quiet, transient=True) as bar:
+        task = bar.add_task("rewrapped", total=None)
+        yield lambda at: bar.update(task, total=at.moved + at.left, completed=at.moved)
 
 
 @api_keys.command("create")

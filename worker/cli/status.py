@@ -56,6 +56,9 @@ def status(
     _waiting("notices", told["outbox"])
     for one in told["stopped_connections"]:
         out.print(f"[red]stopped[/] {one['tenant']}/{one['connection']}: {one['why']}")
+    for one in told["stopped_streams"]:
+        what = f"{one['kind'].replace('_', ' ')} {one['stream']}"
+        out.print(f"[red]{one['status']}[/] {one['tenant']}: {what}, so Auth0 does not tell us")
     for one in told["blocked_hosts"]:
         out.print(f"[yellow]waiting[/] {one['host']} until {one['until']}: {one['why']}")
 

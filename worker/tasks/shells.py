@@ -63,7 +63,7 @@ def _shell(
             _log.warning("task gave up", task=name, code=error.code, error=str(error))
             return {"gave_up": 1}
         TASKS.labels(name, "done").inc()
-        if any(counts.values()):
+        if any(count for name_, count in counts.items() if name_ != "joined"):
             _log.info("done", task=name, **counts)
         return counts
 
