@@ -1,13 +1,11 @@
-"""A customer's own rehearsal: providers of their own, reached from outside, alone in its room."""
+"""A customer's own rehearsal: providers of their own, in a file of their own."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import pytest
 
-import worker.rehearsal
 from tests.rehearsal.conftest import Start, identity, refresh
 from worker.rehearsal import ConnectionSpec, config_of, load_profiles
 
@@ -47,14 +45,3 @@ def test_a_mistake_in_a_profile_is_named(tmp_path: Path, text: str, says: str) -
     path.write_text(text)
     with pytest.raises(ValueError, match=says):
         load_profiles(path)
-
-
-def test_the_stage_knows_nothing_of_the_house() -> None:
-    """A counterpart that shared our code would share our mistakes."""
-    room = Path(worker.rehearsal.__file__).parent
-    for path in room.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                assert not (node.module or "").startswith("worker"), path.name
-            if isinstance(node, ast.Import):
-                assert not any(one.name.startswith("worker") for one in node.names), path.name
