@@ -94,9 +94,11 @@ class TenantSettings(_Table):
     events_basic: SecretValues = ()  # "user:password"
     events_header: SecretValues = ()  # "Name: value"
     actions_secret: SecretValues = ()  # "whsec_…"
+    events_api: bool = False  # read what an event stream would tell; needs read:events
     subject_audience: str | None = None  # of users' own tokens, for API keys with the verb "own"
     plan: str | None = None
     requests_per_second: float | None = Field(default=None, gt=0)
+    blocked_users: Literal["stop", "keep"] = "stop"  # handing out the tokens of blocked users
     database_connections: tuple[str, ...] = ()  # those whose login scripts return tokens
     connections: Mapping[str, ConnectionSettings] = {}
 

@@ -18,7 +18,7 @@ from tests.rehearsal.receiver import receiving
 from tests.sync.test_on_the_rehearsal_tenant import management_of
 from tests.sync.world import World
 from worker.actions import Collaborators, Registry, built_in
-from worker.bootstrap.following import Following
+from worker.bootstrap.following import EVERY_LOG, EVERY_STREAM, Following
 from worker.domain.event import Source
 from worker.domain.ports import Notice
 from worker.events import Intake, Processor, Spool, TenantFacts
@@ -58,12 +58,15 @@ class Deaf:
             {"acme": world.api}, tenants, feed=self._feed(Source.LOGS), offload=in_place
         )
         self.following = Following(
-            {"poll_logs": self._polled, "watch_streams": lambda: self.watch.once("acme")},
+            {
+                "poll_logs": (EVERY_LOG, self._polled),
+                "watch_streams": (EVERY_STREAM, lambda: self.watch.once("acme")),
+            },
             take=HintRepository(world.engine).take, clock=self.clock, offload=in_place,
         )  # fmt: skip
         departures = Departures(
             {"acme": world.api}, findings=world.findings, pull=world.puller, bury=self._bury,
-            offload=in_place,
+            withhold=self._bury, offload=in_place,
         )  # fmt: skip
         self.processor = Processor(
             inbox=self.inbox,

@@ -44,7 +44,7 @@ class Role(StrEnum):
 
 
 # The web process opens access tokens and nothing else; the scheduler opens nothing.
-_PURPOSES: Mapping[Role, frozenset[Purpose]] = {
+PURPOSES: Mapping[Role, frozenset[Purpose]] = {
     Role.WEB: frozenset({Purpose.ACCESS}),
     Role.WORKER: frozenset(Purpose),
     Role.SCHEDULER: frozenset(),
@@ -71,12 +71,12 @@ class Base:
     def vault(self) -> AesVault:
         """Raises: ConfigurationError, with the command that makes a keyring."""
         return AesVault.from_source(
-            self.settings.keyring, purposes=_PURPOSES[self.role], environment=os.environ
+            self.settings.keyring, purposes=PURPOSES[self.role], environment=os.environ
         )
 
     def connections(self) -> ConnectionRepository:
         """Connections with their secrets, or without where this role may not open those."""
-        may = Purpose.CONFIG in _PURPOSES[self.role]
+        may = Purpose.CONFIG in PURPOSES[self.role]
         vault = self.vault() if may else cast(Vault, _NoSecrets())
         return ConnectionRepository(self.engine, vault, overrides=overrides_of(self.settings))
 

@@ -17,21 +17,19 @@ from worker.monitoring.logs import logger
 _log = logger(__name__)
 
 Round = Callable[[], Awaitable[Mapping[str, int]]]
+Rounds = Mapping[str, tuple[timedelta, Round]]  # name → how often, what
 Take = Callable[[str, datetime, timedelta], bool]  # see `HintRepository.take`
 
-EVERY: Mapping[str, timedelta] = {
-    "poll_logs": timedelta(seconds=60),
-    # as Auth0 advises: https://auth0.com/docs/customize/events/events-best-practices
-    "watch_streams": timedelta(minutes=5),
-}
+EVERY_LOG = timedelta(seconds=60)
+# as Auth0 advises: https://auth0.com/docs/customize/events/events-best-practices
+EVERY_STREAM = timedelta(minutes=5)
+EVERY_EVENTS = timedelta(seconds=15)  # whether somebody still follows them; the round is endless
 
 
 class Following:
     """Begins each round when its period is over, beside whatever else the process does."""
 
-    def __init__(
-        self, rounds: Mapping[str, Round], *, take: Take, clock: Clock, offload: Offload
-    ) -> None:
+    def __init__(self, rounds: Rounds, *, take: Take, clock: Clock, offload: Offload) -> None:
         self._rounds = rounds
         self._take = take
         self._clock = clock
@@ -40,21 +38,21 @@ class Following:
 
     async def begin(self) -> None:
         """Begin what nobody has begun within its period; cheap. Raises: TransientError."""
-        for name in self._rounds:
+        for name, (period, round_) in self._rounds.items():
             running = self._running.get(name)
             if running is not None and not running.done():
                 continue
             now = self._clock.now()
-            if await self._offload(self._take, f"follow.{name}", now, EVERY[name]):
-                self._running[name] = asyncio.ensure_future(self._round(name))
+            if await self._offload(self._take, f"follow.{name}", now, period):
+                self._running[name] = asyncio.ensure_future(self._round(name, round_))
 
     def stop(self) -> None:
         for running in self._running.values():
             running.cancel()
 
-    async def _round(self, name: str) -> None:
+    async def _round(self, name: str, round_: Round) -> None:
         try:
-            counts = await self._rounds[name]()
+            counts = await round_()
         except WorkerError as error:
             _log.warning("not followed", round=name, code=error.code)
         except Exception:  # whatever it is, the next period tries again

@@ -117,6 +117,10 @@ def status(overview: Overview, now: datetime) -> dict[str, Any]:
             {"tenant": tenant, "connection": name, "why": why}
             for tenant, name, why in overview.stopped_connections()
         ],
+        "stopped_streams": [
+            {"tenant": tenant, "kind": kind, "stream": id_, "status": status}
+            for tenant, kind, id_, status in overview.stopped_streams()
+        ],
         "blocked_hosts": [
             {"host": host, "until": _told(until), "why": why}
             for host, until, why in overview.blocked_hosts(now)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -12,8 +15,11 @@ import msgspec
 
 from worker.auth0 import Budget, Credentials, ManagementApi, plan_named
 from worker.bootstrap.base import Base
+from worker.bootstrap.following import EVERY_EVENTS, Round
 from worker.domain.errors import WorkerError
 from worker.domain.event import Source
+from worker.domain.grant import GrantId
+from worker.domain.held import Withheld
 from worker.domain.ports import Notice
 from worker.events import Intake
 from worker.monitoring.logs import logger
@@ -28,7 +34,8 @@ from worker.store.merging import MergeRepository
 from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
 from worker.store.tombstones import TombstoneRepository
-from worker.sync import Departures, LogPoll, Puller, Reconcile, StreamWatch
+from worker.store.withholding import WithholdingRepository
+from worker.sync import Departures, EventFeed, LogPoll, Puller, Reconcile, StreamWatch
 from worker.vault import AesVault
 
 _log = logger(__name__)
@@ -63,14 +70,19 @@ class Reading:
             clock=base.clock,
             offload=base.offload,
             on_gone=self.forget,
+            serves_blocked={
+                name for name, told in base.settings.tenants.items() if told.blocked_users == "keep"
+            },
         )
         self._departures = Departures(
             self.apis,
             findings=self._findings,
             pull=self.puller,
-            bury=self._bury,
+            bury=self.bury,
+            withhold=self._withhold,
             offload=base.offload,
         )
+        self._withholding = WithholdingRepository(base.engine, base.audit, outbox.add)
         self._erasure = UserErasure(
             tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
             clock=base.clock,
@@ -104,15 +116,10 @@ class Reading:
     ) -> Callable[[], Coroutine[Any, Any, Mapping[str, int]]]:
         """A look at the streams of every tenant: what they failed to deliver, which stand still."""
 
-        async def feed(tenant: str, events: Sequence[Mapping[str, Any]]) -> None:
-            # as the event stream's own: what comes through the door yet is a duplicate
-            body = msgspec.json.encode(events)
-            await intake.receive(tenant, Source.EVENTS, body, offload=self._base.offload)
-
         watch = StreamWatch(
             self.apis,
             FollowingRepository(self._base.engine),
-            feed=feed,
+            feed=self._events_into(intake),
             tell=tell,
             clock=self._base.clock,
             offload=self._base.offload,
@@ -129,6 +136,41 @@ class Reading:
             return counts
 
         return look
+
+    def event_rounds(
+        self, intake: Intake, on_gap: Callable[[str], Coroutine[Any, Any, None]]
+    ) -> Iterator[tuple[str, tuple[timedelta, Round]]]:
+        """One endless round for each tenant whose events we read by the Events API."""
+        base = self._base
+        feed = EventFeed(
+            self.apis,
+            FollowingRepository(base.engine),
+            feed=self._events_into(intake),
+            on_gap=on_gap,
+            holder=f"{base.node}:{os.getpid()}:{id(self)}",
+            clock=base.clock,
+            offload=base.offload,
+        )
+        for tenant, told in base.settings.tenants.items():
+            if told.events_api:
+                yield f"events.{tenant}", (EVERY_EVENTS, partial(self._follow, feed, tenant))
+
+    async def _follow(self, feed: EventFeed, tenant: str) -> Mapping[str, int]:
+        if "read:events" not in (await self.apis[tenant].granted_scopes()).split():
+            return {}  # the doctor says so
+        try:
+            return {"events": await feed.run(tenant)}
+        finally:  # stopped, or broken: another process may go on at once
+            await asyncio.shield(feed.release(tenant))
+
+    def _events_into(self, intake: Intake) -> Callable[..., Coroutine[Any, Any, None]]:
+        """As the event stream's own: what comes through the door as well is a duplicate."""
+
+        async def feed(tenant: str, events: Sequence[Mapping[str, Any]]) -> None:
+            body = msgspec.json.encode(events)
+            await intake.receive(tenant, Source.EVENTS, body, offload=self._base.offload)
+
+        return feed
 
     async def reconcile(self) -> Mapping[str, int]:
         """One round over all users we know, slowly; the first process to ask makes it."""
@@ -158,9 +200,27 @@ class Reading:
         take = HintRepository(self._base.engine).take
         return await self._base.offload(take, subject, self._base.clock.now(), _ROUND)
 
-    async def _bury(self, tenant: str, user_id: str) -> None:
-        if await self._erasure.erase(tenant, user_id):
+    async def bury(
+        self, tenant: str, user_id: str, *, actor: str = "worker:events"
+    ) -> Sequence[GrantId]:
+        """End every grant that points at the user; a worker revokes them at the providers."""
+        buried = await self._erasure.erase(tenant, user_id, actor=actor)
+        if buried:
             self._base.hints.task("upkeep.revocations")
+        return buried
+
+    async def _withhold(self, tenant: str, user_id: str) -> None:
+        withheld = await self._base.offload(
+            self._withholding.withhold,
+            tenant,
+            user_id,
+            Withheld.USER_MISSING,
+            actor="worker:events",
+            now=self._base.clock.now(),
+        )
+        if withheld:
+            _log.warning("user_missing", tenant=tenant, grants=len(withheld))
+            self._base.hints.task("upkeep.outbox")
 
 
 def apis_of(

@@ -12,7 +12,7 @@ import httpx
 from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, intake_of, open_base
-from worker.bootstrap.following import EVERY, Following
+from worker.bootstrap.following import EVERY_LOG, EVERY_STREAM, Following, Rounds
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.runtime import Loop
@@ -141,7 +141,7 @@ class _Parts:
             "reconcile": self._reconciled,
         }
         self._following = Following(
-            {name: self.jobs[name] for name in EVERY} if base.settings.poll_logs else {},
+            self._rounds(intake),
             take=HintRepository(base.engine).take,
             clock=base.clock,
             offload=base.offload,
@@ -200,6 +200,19 @@ class _Parts:
         (self._base.settings.data_dir / ALIVE).touch()
         await self._following.begin()
         return await self._engine.sweep()
+
+    def _rounds(self, intake: Intake) -> Rounds:
+        rounds = dict(self._reading.event_rounds(intake, self._events_lost))
+        if self._base.settings.poll_logs:
+            rounds["poll_logs"] = EVERY_LOG, self.jobs["poll_logs"]
+            rounds["watch_streams"] = EVERY_STREAM, self.jobs["watch_streams"]
+        return rounds
+
+    async def _events_lost(self, tenant: str) -> None:
+        """Only reading every user finds what they told of; now, and not at night."""
+        hints = HintRepository(self._base.engine)
+        await self._base.offload(hints.clear, f"reconcile.{tenant}")
+        self._base.hints.task("upkeep.reconcile")
 
     def _tell(self, told: Sequence[Notice]) -> None:
         self._notices.tell(told, now=self._base.clock.now())

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import httpx
+
 from worker import settings as _settings
 from worker.auth0 import open_client
 from worker.auth0.scopes import (
@@ -26,8 +27,9 @@ from worker.cli.audit import problems_of
 from worker.cli.providers import connection_rows
 from worker.cli.run import flower_arguments
 from worker.domain.errors import WorkerError
+from worker.domain.held import Withheld
 from worker.settings import Settings, TenantSettings
-from worker.store import migrate, rewrap
+from worker.store import migrate, outbox, rewrap
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.durability import durability_problems
@@ -36,8 +38,8 @@ from worker.store.following import FollowingRepository
 from worker.store.overview import Overview
 from worker.store.rewrap import unreadable
 from worker.store.tenants import TenantRepository
+from worker.store.withholding import WithholdingRepository
 from worker.sync import explain_problem
-from worker.vault import KeyState
 from worker.vault import KeyState
 
 _CLOCK_MAY_DIFFER = timedelta(seconds=30)
@@ -75,7 +77,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
         for check in (_keyring, _database, _data_dir, _broker, _web):
             found += _safely(check, base)
         if all(f.status is not Status.FAIL for f in found if f.name in ("keyring", "database")):
-            for check in (_sealed, _backlog, _api_keys, _tenants, _connections):
+            for check in (_sealed, _backlog, _api_keys, _tenants, _connections, _users):
                 found += _safely(check, base)
             if deep:
                 found += _safely(_audit, base)
@@ -325,6 +327,24 @@ def _connections(base: Base) -> Iterator[Finding]:
                 yield Finding(label, Status.WARN, f"{problem}{users}", row["advice"])
         well = sum(not row["problem"] and row["connection"] not in told for row in rows)
         yield Finding(f"tenant {tenant}", Status.OK, f"{well} of {len(rows)} connections are well")
+
+
+def _users(base: Base) -> Iterator[Finding]:
+    """Users whose grants are handed to nobody."""
+    store = WithholdingRepository(base.engine, base.audit, outbox.add)
+    for tenant in base.settings.tenants:
+        missing = store.users(tenant, Withheld.USER_MISSING)
+        if missing:
+            yield Finding(
+                f"tenant {tenant}", Status.WARN, f"Auth0 no longer knows {len(missing)} users, and"
+                " its search by identity cannot be asked whether they were linked to others; their"
+                " tokens are kept, and handed to nobody",
+                "`evergrant erasure waiting`, then `evergrant erasure confirm USER`",
+            )  # fmt: skip
+        blocked = len(store.users(tenant, Withheld.USER_BLOCKED))
+        if blocked:
+            told = f"the tokens of {blocked} blocked users are handed to nobody"
+            yield Finding(f"tenant {tenant}", Status.OK, told)
 
 
 def _audit(base: Base) -> Iterator[Finding]:

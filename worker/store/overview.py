@@ -94,6 +94,17 @@ class Overview:
             rows = connection.execute(query).all()
         return [(host, until, why or "") for host, until, why in rows if until]
 
+    def stopped_streams(self) -> list[tuple[str, str, str, str]]:
+        """Tenant, kind, id and status of each of Auth0's streams to us that does not run."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(TenantRow.tenant, TenantRow.streams)).all()
+        return [
+            (tenant, line["kind"], id_, line["status"])
+            for tenant, streams in rows
+            for id_, line in sorted(streams.items())
+            if not line["running"]
+        ]
+
     def budgets(self) -> list[tuple[str, str, float]]:
         """Tenant, bucket, and the requests it held when last drawn from."""
         with reading(self._engine) as connection:

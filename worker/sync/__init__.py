@@ -6,6 +6,7 @@ one merging transaction. Nothing here decides which token is newer: `domain.merg
 
 from worker.sync.backfill import Backfill, Progress
 from worker.sync.departures import Departures
+from worker.sync.event_feed import EventFeed
 from worker.sync.log_poll import LogPoll
 from worker.sync.problems import PROBLEMS, explain_problem
 from worker.sync.puller import Puller
@@ -16,6 +17,7 @@ __all__ = [
     "PROBLEMS",
     "Backfill",
     "Departures",
+    "EventFeed",
     "LogPoll",
     "Progress",
     "Puller",
