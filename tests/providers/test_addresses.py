@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import threading
+
 import pytest
 
 from tests.providers.conftest import NOW, a_connection
@@ -167,8 +171,6 @@ async def test_a_name_that_leads_inside_gets_nothing(answer):
 
 async def test_a_name_is_asked_once_and_the_checked_address_is_the_one_connected_to(monkeypatch):
     """Rebinding: the second answer would be a private one; nobody asks for it."""
-    import asyncio
-
     connected = []
 
     async def create_connection(self, factory, host, port, **more):
@@ -191,6 +193,32 @@ async def test_a_name_that_is_unknown_is_not_sent_to():
     endpoint = HttpTokenEndpoint(transport=TokenTransport(resolve=unknown))
     outcome = await endpoint.exchange(A_REQUEST, gate=lambda: True, read_timeout=1)
     assert outcome == NotSent(reason="dns")
+
+
+async def test_one_name_is_looked_up_once_for_all_who_ask_at_a_time(monkeypatch):
+    """A name server that hangs holds one thread per name, so another provider is not delayed."""
+    looked_up = []
+    go = threading.Event()
+
+    def getaddrinfo(name: str, port: int, **more: object) -> list[tuple[object, ...]]:
+        looked_up.append(name)
+        if name == "id.slow.example":
+            go.wait(5)
+        return [(2, 1, 6, "", ("8.8.8.8", port)), (2, 1, 6, "", ("8.8.8.8", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = addresses.SystemResolver()
+    slow = [asyncio.create_task(resolver("id.slow.example", 443)) for _ in range(100)]
+    await asyncio.sleep(0)
+    slow[0].cancel()
+    assert await asyncio.wait_for(resolver("id.quick.example", 443), 2) == ["8.8.8.8"]
+    go.set()
+    assert await slow[1] == ["8.8.8.8"]
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert sorted(looked_up) == ["id.quick.example", "id.slow.example"]
+    await resolver("id.slow.example", 443)
+    assert len(looked_up) == 3, "nothing is remembered"
+    resolver.close()
 
 
 def test_loopback_is_for_the_rehearsal():

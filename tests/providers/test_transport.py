@@ -20,8 +20,8 @@ import pytest
 from tests.providers.wire import BODY, Authority, Peer, Server, http, serving
 from worker.domain.exchange import Answered, NotSent, Outcome, Uncertain
 from worker.providers import HttpTokenEndpoint
+from worker.providers.answer import BODY_LIMIT
 from worker.providers.transport import (
-    BODY_LIMIT,
     MaybeSentError,
     SurelyNotSentError,
     TokenTransport,

@@ -13,6 +13,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from worker.domain.errors import ConfigurationError
@@ -25,6 +26,7 @@ _HOST_NAME = re.compile(
 _URL = re.compile(r"(https?)://([^/?#@\\]+)(/[^#\\]*|\?[^#\\]*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
+RESOLVER_THREADS = 16
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 Addresses = Sequence[str]
@@ -99,10 +101,37 @@ def is_public(address: str) -> bool:
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-async def system_resolve(name: str, port: int) -> Sequence[str]:
-    """Addresses by the system's resolver, in its order. Raises: OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+class SystemResolver:
+    """Addresses by the system's resolver, in its order; of one event loop.
+
+    A name server that hangs holds a thread per name, not one per request: whoever asks for the
+    same name meanwhile waits for the same answer. Nothing is remembered afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="resolver")
+        self._asked: dict[tuple[str, int], asyncio.Future[Addresses]] = {}
+
+    async def __call__(self, name: str, port: int) -> Addresses:
+        """Raises: OSError."""
+        key = (name, port)
+        if key not in self._asked:
+            loop = asyncio.get_running_loop()
+            self._asked[key] = loop.run_in_executor(self._threads, _system_addresses, name, port)
+            self._asked[key].add_done_callback(lambda future: self._answered(key, future))
+        return await asyncio.shield(self._asked[key])  # one waiter's time-out is not the others'
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answered(self, key: tuple[str, int], future: asyncio.Future[Addresses]) -> None:
+        del self._asked[key]
+        if not future.cancelled():
+            future.exception()  # seen, even where every waiter has gone
+
+
+def _system_addresses(name: str, port: int) -> Addresses:
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -9,7 +9,8 @@ import httpx
 from worker.domain.errors import ConfigurationError
 from worker.domain.exchange import Answered, Gate, NotSent, Outcome, Uncertain, WireRequest
 from worker.providers import addresses
-from worker.providers.transport import Answer, MaybeSentError, SurelyNotSentError, TokenTransport
+from worker.providers.answer import Answer
+from worker.providers.transport import MaybeSentError, SurelyNotSentError, TokenTransport
 
 # A refresh token whose closing quote has arrived, under whatever name the provider gives it.
 _WHOLE_REFRESH_TOKEN = re.compile(rb'"\w*refresh_?token"\s*:\s*"(?:[^"\\]|\\.)+"', re.IGNORECASE)

@@ -12,10 +12,8 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
-import zlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import certifi
 import httptools
@@ -23,17 +21,15 @@ import httpx
 
 from worker.domain.errors import ConfigurationError
 from worker.providers import addresses
-from worker.providers.addresses import Resolve, Target
+from worker.providers.addresses import Resolve, SystemResolver, Target
+from worker.providers.answer import Answer
 
-BODY_LIMIT = 64 * 1024
-HEADER_LIMIT = 32 * 1024
-INFORMATIONAL_LIMIT = 8  # 1xx answers before the real one; more is an attack
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 120.0  # from the write to the last byte, where the caller says nothing
 # A server closes idle connections after some seconds without telling; a POST that meets the close
 # halfway is an ambiguity bought for a handshake saved.
 KEEPALIVE = 3.0
-IDLE_LIMIT = 64  # kept connections per host
+IDLE_LIMIT = 256  # kept connections per host
 
 
 class SurelyNotSentError(httpx.ConnectError):
@@ -51,82 +47,6 @@ class MaybeSentError(httpx.ReadError):
         super().__init__(reason)
         self.reason = reason
         self.fragment = fragment
-
-
-@dataclass(slots=True)
-class Answer:
-    """An answer as it grows; the callbacks are httptools'."""
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray, repr=False)
-    complete: bool = False
-    cut: bool = False  # more came than is kept
-    keep_alive: bool = False
-    _fed: int = 0
-    _header_bytes: int = 0
-    _informational: int = 0
-    _parser: httptools.HttpResponseParser = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-
-    def feed(self, data: bytes) -> None:
-        """Raises: httptools.HttpParserError for what is not HTTP or breaks a limit."""
-        if self.status == 0 and self._fed > HEADER_LIMIT:
-            raise httptools.HttpParserError("header too large")
-        self._fed += len(data)
-        self._parser.feed_data(data)
-
-    def closed(self) -> None:
-        """The other side has no more to say: the end of a body without a length."""
-        framed = "content-length" in self.headers or "transfer-encoding" in self.headers
-        self.complete = self.complete or (self.status != 0 and not framed)
-
-    def on_message_begin(self) -> None:
-        if self.complete:  # a second answer to one question
-            raise httptools.HttpParserError("unasked")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > HEADER_LIMIT:
-            raise httptools.HttpParserError("header too large")
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status >= 200:
-            self.status = status
-            return
-        self._informational += 1
-        if self._informational > INFORMATIONAL_LIMIT:
-            raise httptools.HttpParserError("too many informational answers")
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data[: BODY_LIMIT - len(self.body) + 1]
-        if len(self.body) > BODY_LIMIT:
-            del self.body[BODY_LIMIT:]
-            self.cut = True
-
-    def on_message_complete(self) -> None:
-        if self.status == 0:  # a 1xx; the answer follows
-            self.headers.clear()
-            return
-        self.complete = True
-        self.keep_alive = self._parser.should_keep_alive()
-
-    def content(self) -> bytes:
-        """The body, decompressed as far as the limit; a bomb ends there, and so does garbage."""
-        if self.headers.get("content-encoding", "").strip().lower() not in {"gzip", "deflate"}:
-            return bytes(self.body)
-        inflate = zlib.decompressobj(wbits=47)  # gzip or zlib, by its first bytes
-        try:
-            content = inflate.decompress(bytes(self.body), BODY_LIMIT)
-        except zlib.error:
-            content = b""
-        self.cut = self.cut or not inflate.eof
-        return content
 
 
 class Connection(asyncio.Protocol):
@@ -220,13 +140,14 @@ class TokenTransport(httpx.AsyncBaseTransport):
         *,
         allow_loopback: bool = False,
         ssl_context: ssl.SSLContext | None = None,
-        resolve: Resolve = addresses.system_resolve,
+        resolve: Resolve | None = None,
         connect_timeout: float = CONNECT_TIMEOUT,
         keepalive: float = KEEPALIVE,
     ) -> None:
         self._allow_loopback = allow_loopback
         self._ssl = ssl_context
-        self._resolve = resolve
+        self._system_resolver = SystemResolver()
+        self._resolve = resolve or self._system_resolver
         self._connect_timeout = connect_timeout
         self._keepalive = keepalive
         self._idle: dict[tuple[str, str, int], deque[Connection]] = {}
@@ -260,6 +181,7 @@ class TokenTransport(httpx.AsyncBaseTransport):
             for connection in kept:
                 connection.abort()
         self._idle.clear()
+        self._system_resolver.close()
 
     def _checked(self, url: str) -> Target:
         try:
