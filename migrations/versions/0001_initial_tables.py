@@ -50,6 +50,15 @@ def upgrade() -> None:
         batch_op.create_index("ix_audit_grant", ["grant_id", "at"], unique=False)
 
     op.create_table(
+        "audit_cuts",
+        sa.Column("chain", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("cut_at", types.Instant(timezone=True), nullable=False),
+        sa.Column("tag", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chain"),
+    )
+    op.create_table(
         "candidates",
         sa.Column(
             "id",
@@ -172,6 +181,8 @@ def upgrade() -> None:
         sa.Column("pulled_at", types.Instant(timezone=True), nullable=True),
         sa.Column("created_at", types.Instant(timezone=True), nullable=False),
         sa.Column("tombstoned_at", types.Instant(timezone=True), nullable=True),
+        sa.Column("withheld", sa.String(length=16), nullable=True),
+        sa.Column("withheld_at", types.Instant(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint(
             "tenant", "connection", "identity_user_id", "part", name="uq_grants_key"
@@ -389,6 +400,7 @@ def downgrade() -> None:
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.drop_index("ix_audit_grant")
 
+    op.drop_table("audit_cuts")
     op.drop_table("audit")
     op.drop_table("api_keys")
     # ### end Alembic commands ###

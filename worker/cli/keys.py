@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress as Bar
 
 from worker import settings as _settings
+from worker.bootstrap.base import PURPOSES, Role
 from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
 from worker.domain.access import Scope, parse_scope
 from worker.domain.errors import NotFoundError
-from worker.store import rewrap as rewrapping
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.rewrap import Progress, references, refuse_if_referenced
 from worker.store.rewrap import rewrap as move_everything
@@ -118,36 +120,6 @@ def enable(key_id: str, as_json: Json = False) -> None:
     _done({"id": key_id, "state": KeyState.ENABLED}, as_json)
 
 
-@keys.command("rewrap")
-def rewrap(as_json: Json = False) -> None:
-    """Move every data key and secret under today's primaries, so that older keys are needed no
-    more. Everything else goes on meanwhile; stop it and run it again as you like.
-    """
-    with context.opened() as base, _bar(quiet=as_json) as told:
-        done = rewrapping.rewrap(base.engine, base.vault(), told=told)
-    _done({"moved": done.moved, "left": done.left}, as_json)
-    if done.left:
-        err.print("some are being renewed this instant: run it again")
-        raise typer.Exit(EXIT_FAILED)
-
-
-@keys.command("destroy")
-def destroy(
-    key_id: str,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Drop a disabled key for good; refused while anything in the store needs it. No undo: backups
-    from before the rewrap need it too.
-    """
-    if not (yes or as_json):
-        typer.confirm(f"Are all backups gone that need key {key_id}?", abort=True)
-    with context.opened() as base:
-        needed = rewrapping.references(base.engine)[key_id]
-        _source().edit(lambda ring: ring.destroy(key_id, references=needed))
-    _done({"id": key_id, "state": "destroyed"}, as_json)
-
-
 @keys.command("export")
 def export(
     path: Annotated[Path, typer.Argument(help="Where to write it; an existing file is refused.")],
@@ -162,13 +134,6 @@ def export(
     part = _source().load().limited_to(PURPOSES[role])
     KeyringSource(str(path)).create(part)
     _done({"file": str(path), "for": [_FOR[p] for p in sorted(PURPOSES[role])]}, as_json)
-
-
-@contextmanager
-def _bar(*, quiet: bool) -> Iterator[Callable[[rewrapping.Progress], None]]:
-    with Bar(console=err, disable=quiet, transient=True) as bar:
-        task = bar.add_task("rewrapped", total=None)
-        yield lambda at: bar.update(task, total=at.moved + at.left, completed=at.moved)
 
 
 @api_keys.command("create")

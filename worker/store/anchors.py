@@ -1,7 +1,8 @@
 """Where the audit's chains ended, noted outside the database, so that a rewrite of it shows.
 
 One JSON object a line, appended and synced: the heads that moved since the line before, and an
-HMAC over the line and the HMAC before it. Whoever may write to the database cannot write here.
+HMAC over the line and the HMAC before it; begun anew with the last heads when it is large.
+Whoever may write to the database cannot write here.
 Ship the file off the machine to be safe from somebody who may write to both.
 """
 
@@ -11,15 +12,18 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from sqlalchemy import Engine
 
 from worker.domain.errors import TamperError
 from worker.store import audit
 from worker.store.audit import Head
+
+_LARGE = 1 << 20  # bytes; weeks of a busy installation
 
 
 class Sealer(Protocol):
@@ -41,14 +45,14 @@ class Anchors:
 
         Raises: TamperError when the file is not what we wrote; nothing is then appended to it.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with self._locked() as file:
             content = _whole_lines(file.read())
             lines = list(self._lines(content))
             known = {head for line in lines for head in _heads(line)}
             moved = [head for head in audit.heads(engine) if head not in known]
-            if moved:
+            if len(content) > _LARGE:
+                self._begin_anew([*known, *moved], now)
+            elif moved:
                 file.seek(len(content))
                 file.truncate()
                 file.write(self._line(moved, now, lines[-1]["tag"] if lines else ""))
@@ -60,6 +64,28 @@ class Anchors:
         """Every head ever noted, for `audit.verify`. Raises: TamperError."""
         content = self._path.read_bytes() if self._path.exists() else b""
         return [head for line in self._lines(_whole_lines(content)) for head in _heads(line)]
+
+    @contextmanager
+    def _locked(self) -> Iterator[IO[bytes]]:
+        """The file, ours alone; opened again if another process replaced it while we waited."""
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
+                    yield file
+                    return
+
+    def _begin_anew(self, heads: list[Head], now: datetime) -> None:
+        """Keep only each chain's last head: its hash covers all that came before it."""
+        last = {head.chain: head for head in sorted(heads, key=lambda head: head.seq)}
+        fresh = self._path.with_suffix(".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
+            file.write(self._line(list(last.values()), now, ""))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
 
     def _line(self, moved: list[Head], now: datetime, previous: str) -> bytes:
         heads = [[head.chain, head.seq, head.hash.hex()] for head in moved]

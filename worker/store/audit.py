@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select
+from sqlalchemy import Connection, Engine, Row, func, insert, select
 
 from worker.domain.ports import AuditRecord
 from worker.store.engine import reading
@@ -79,18 +79,30 @@ class AuditProblem:
         return f"{self.chain} entry {self.seq}: {self.what}"
 
 
-def verify(engine: Engine, anchored: Sequence[Head] = ()) -> list[AuditProblem]:
+def verify(
+    engine: Engine, anchored: Sequence[Head] = (), cuts: Sequence[Head] = ()
+) -> list[AuditProblem]:
     """Read the whole log and name each edit, removal, insertion and reordering.
 
     Args:
         anchored: heads noted outside the database; below them, rewriting and truncation show too.
+        cuts: where we ourselves ended chains from below, proven (`worker.store.retention`).
     """
-    marks = {(head.chain, head.seq): head.hash for head in anchored}
+    begins = {cut.chain: cut for cut in cuts}
+    marks = {
+        (head.chain, head.seq): head.hash
+        for head in anchored
+        if head.chain not in begins or head.seq > begins[head.chain].seq
+    }
     problems: list[AuditProblem] = []
-    chain, seq, previous = "", 0, GENESIS
+    begin = Head("", 0, GENESIS)
+    chain, seq, previous = begin.chain, begin.seq, begin.hash
     for row in _entries(engine):
         if row.chain != chain:
-            chain, seq, previous = row.chain, 0, GENESIS
+            begin = begins.get(row.chain, Head(row.chain, 0, GENESIS))
+            chain, seq, previous = row.chain, begin.seq, begin.hash
+        if row.seq <= begin.seq:
+            continue  # condemned: the cut came first, its rows go in batches
         problems.extend(_check(row, seq, previous, marks.pop((chain, row.seq), None)))
         seq, previous = row.seq, row.hash
     missing = [AuditProblem(chain, seq, "anchored, but gone") for chain, seq in marks]
@@ -98,17 +110,19 @@ def verify(engine: Engine, anchored: Sequence[Head] = ()) -> list[AuditProblem]:
 
 
 def heads(engine: Engine) -> list[Head]:
-    """Where every chain ends now."""
-    later = AuditRow.__table__.alias("later")
-    is_last = (
-        ~select(later.c.seq)
-        .where(later.c.chain == AuditRow.chain, later.c.seq > AuditRow.seq)
-        .exists()
+    """Where every chain ends now. Hops from chain to chain, however long they are."""
+    table, found = AuditRow.__table__, AuditRow.__table__.alias("found")
+    chains = select(func.min(table.c.chain).label("chain")).cte("chains", recursive=True)
+    later = select(func.min(found.c.chain)).where(found.c.chain > chains.c.chain)
+    hop = select(later.correlate(chains).scalar_subquery()).where(chains.c.chain.is_not(None))
+    chains = chains.union_all(hop)
+    end = select(func.max(found.c.seq)).where(found.c.chain == chains.c.chain)
+    last = end.correlate(chains).scalar_subquery()
+    ends = select(table.c.chain, table.c.seq, table.c.hash).join_from(
+        chains, table, (table.c.chain == chains.c.chain) & (table.c.seq == last)
     )
     with reading(engine) as connection:
-        rows = connection.execute(
-            select(AuditRow.chain, AuditRow.seq, AuditRow.hash).where(is_last).order_by("chain")
-        )
+        rows = connection.execute(ends.order_by(table.c.chain))
         return [Head(row.chain, row.seq, row.hash) for row in rows]
 
 

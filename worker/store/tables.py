@@ -160,6 +160,9 @@ class GrantRow(Base):
     pulled_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     tombstoned_at: Mapped[datetime | None]
+    # `domain.held.Withheld`: kept and renewed, but handed to nobody; NULL: handed out
+    withheld: Mapped[str | None] = mapped_column(String(16))
+    withheld_at: Mapped[datetime | None]
 
 
 class SeenRefreshTokenRow(Base):
@@ -282,6 +285,18 @@ class AuditRow(Base):
     grant_id: Mapped[UUID | None]
     detail: Mapped[dict[str, Any]]
     hash: Mapped[bytes]  # over the entry and the hash before it
+
+
+class AuditCutRow(Base):
+    """Where retention ended a chain from below: entries up to `seq` are gone, by our own hand."""
+
+    __tablename__ = "audit_cuts"
+
+    chain: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int]
+    hash: Mapped[bytes]  # of the last entry that is gone, so that the next one can be checked
+    cut_at: Mapped[datetime]
+    tag: Mapped[bytes]  # made with a key: who may only write here cannot cut
 
 
 class ApiKeyRow(Base):
