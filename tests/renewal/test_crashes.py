@@ -46,7 +46,7 @@ def test_a_kill_at_any_step_loses_no_grant_that_could_be_kept(world, rotation, s
         w.at_step = killing(doomed, step)
         asyncio.get_running_loop().create_task(doomed.drain(budget=5))
         await asyncio.sleep(1)
-        await live([other], 120)
+        await live([other], 80)
         assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
         assert row_of(w.store, grant).generation > 0
         assert w.ledger.double_spends == []
@@ -94,7 +94,7 @@ def test_a_strict_token_on_another_node_is_held_until_its_journal_was_replayed(w
         doomed, far = w.start(node="n1"), w.start(node="n2")
         w.at_step = killing(doomed, "journaled")
         asyncio.get_running_loop().create_task(doomed.drain(budget=5))
-        await live([far], 400)
+        await live([far], 400, tick=10)
         assert row_of(w.store, grant).generation == 0
         assert len(w.network.sent) == 1
         back = w.start(node="n1")

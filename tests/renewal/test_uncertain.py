@@ -87,7 +87,7 @@ def test_a_strict_token_whose_answer_was_lost_is_nobodys_to_save_and_told_so(wor
         w = world(Rotation.F)
         grant = w.plant()
         w.network.faults = first_then_fine(ANSWER_LOST)
-        await live([w.start()], 300)
+        await live([w.start()], 300, tick=5)
         assert row_of(w.store, grant).state == GrantState.NEEDS_REAUTH
         assert len(w.network.sent) == 3
 
@@ -117,7 +117,7 @@ def test_an_attempt_that_gave_up_leaves_its_claim_to_a_takeover(world):
         await one.drain(budget=3)
         row = row_of(w.store, grant)
         assert (row.uncertain, row.failures, row.last_error) == (True, 2, "reset")
-        await live([other], 200)
+        await live([other], 200, tick=5)
         assert row_of(w.store, grant).generation > 0
 
     run(story())
@@ -146,7 +146,7 @@ def test_a_paused_process_that_wakes_late_cannot_spend_what_another_took_over(wo
         slow, other = w.start(node="n1"), w.start(node="n2")
         w.at_step = lambda p, name: p is slow and name == "connect" and p.pause()
         asleep = asyncio.create_task(slow.drain(budget=2))
-        await live([other], 1000)
+        await live([other], 1000, tick=10)
         assert len(w.network.sent) == 1
         w.at_step = None
         slow.resume()

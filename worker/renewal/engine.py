@@ -42,7 +42,8 @@ STOP_PATIENCE = 150.0  # seconds; a strict provider's read timeout and some
 _FIRST_CLAIM = 16  # of a provider whose hosts are not known yet
 _LARGEST_CLAIM = 400
 _PAUSES_KEPT = 2.0  # seconds between looks at pauses that other processes learnt of
-_IDLE = 0.05  # seconds between looks while a drain waits for places or answers
+_IDLE = 0.05  # seconds between looks while a drain waits for places
+_LONGEST_IDLE = 0.5  # and while it waits for answers, with nothing due
 _log = structlog.get_logger(__name__)
 
 
@@ -129,14 +130,16 @@ class Engine:
         """
         before = Counter(self._tally)
         until = self._clock.monotonic() + budget_seconds
+        idle = _IDLE
         while not self._stopping and self._clock.monotonic() < until:
             found = await self._step(provider)
-            if found is None:
+            if found is None or not (found or self._under_way(provider)):
                 break
+            if found or not self._room(provider):
+                idle = _IDLE  # places will soon be free, and there may be more to claim
             if not found:
-                if not self._under_way(provider):
-                    break
-                await self._clock.sleep(_IDLE)
+                await self._clock.sleep(idle)
+                idle = min(_LONGEST_IDLE, idle * 2)
         done = self._tally - before
         return {fate: count for (name, fate), count in done.items() if name == provider}
 
