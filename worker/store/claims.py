@@ -19,17 +19,12 @@ from sqlalchemy import Connection, Engine, and_, case, func, or_, select, tuple_
 from worker.domain.attempt import Unfinished
 from worker.domain.errors import TransientError
 from worker.domain.grant import (
-    AttemptId,
     Claim,
-    EarlierAttempt,
-    Fingerprint,
     GrantId,
-    GrantKey,
-    GrantPart,
     GrantState,
-    SealedTokens,
 )
 from worker.domain.ports import Clock
+from worker.store.claim_rows import CLAIM, UNFINISHED, claim_of, unfinished_of
 from worker.store.engine import reading, writing
 from worker.store.tables import GrantRow
 
@@ -111,7 +106,7 @@ class ClaimsRepository:
                 rows = self._claim(connection, asked)
         except TransientError:
             rows = self._read_back(asked)  # C2: no proof of the claim, no sending
-        return sorted(map(_claim_of, rows), key=_by_expiry)
+        return sorted(map(claim_of, rows), key=_by_expiry)
 
     def unfinished(
         self, provider: str, tenants: Iterable[str], dead: Iterable[str]
@@ -123,7 +118,7 @@ class ClaimsRepository:
             found: list[Unfinished] = []
             for tenant in tenants:
                 asked = _unfinished(provider, tenant, now, self._node, names)
-                found += [_unfinished_of(row, now) for row in connection.execute(asked)]
+                found += [unfinished_of(row, now) for row in connection.execute(asked)]
             return found
 
     def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> list[Claim]:
@@ -145,9 +140,9 @@ class ClaimsRepository:
                 )
                 if changed.rowcount:
                     row = connection.execute(
-                        select(*_CLAIM).where(GrantRow.id == unfinished.grant)
+                        select(*CLAIM).where(GrantRow.id == unfinished.grant)
                     ).one()
-                    taken.append(_claim_of(row, earlier=unfinished.earlier))
+                    taken.append(claim_of(row, earlier=unfinished.earlier))
         return taken
 
     def extend(self, claims: Sequence[Claim], *, lease: float) -> set[GrantId]:
@@ -199,7 +194,7 @@ class ClaimsRepository:
                 .where(GrantRow.id == grant)
                 .values(self._claimed(attempt, now, lease))
             )
-        return connection.execute(select(*_CLAIM).where(GrantRow.id.in_(ids))).all()
+        return connection.execute(select(*CLAIM).where(GrantRow.id.in_(ids))).all()
 
     def _claimed(self, attempt: UUID, now: datetime, lease: float) -> dict[Any, Any]:
         return {
@@ -218,7 +213,7 @@ class ClaimsRepository:
         """What of a claim with an unknown fate did commit: found by its attempt ids."""
         with suppress(TransientError), reading(self._engine) as connection:
             now = self._now(connection)
-            mine = select(*_CLAIM).where(
+            mine = select(*CLAIM).where(
                 GrantRow.provider == asked["provider"],
                 GrantRow.tenant.in_(asked["tenants"]),
                 GrantRow.due_at <= now,
@@ -255,7 +250,7 @@ def _due_rows(provider: str, tenant: str, since: datetime, now: datetime) -> Any
 def _unfinished(provider: str, tenant: str, now: datetime, node: str, dead: Sequence[str]) -> Any:
     """Among the oldest due rows: those claimed go first, so an attempt is never far from there."""
     oldest = (
-        select(*_UNFINISHED, GrantRow.state)
+        select(*UNFINISHED, GrantRow.state)
         .where(GrantRow.provider == provider, GrantRow.tenant == tenant, GrantRow.due_at <= now)
         .order_by(GrantRow.due_at)
         .limit(_UNFINISHED_WINDOW)
@@ -276,58 +271,6 @@ def _greater(one: Any, other: Any) -> Any:
 def _by_expiry(claim: Claim) -> datetime:
     return claim.expires_at or claim.due_at or claim.claimed_at
 
-
-_CLAIM = (
-    GrantRow.id,
-    GrantRow.tenant,
-    GrantRow.connection,
-    GrantRow.identity_user_id,
-    GrantRow.part,
-    GrantRow.provider,
-    GrantRow.user_id,
-    GrantRow.attempt,
-    GrantRow.fence,
-    GrantRow.claim_fp,
-    GrantRow.claimed_at,
-    GrantRow.lease_until,
-    GrantRow.generation,
-    GrantRow.last_generation,
-    GrantRow.access_token,
-    GrantRow.refresh_token,
-    GrantRow.access_key,
-    GrantRow.refresh_key,
-    GrantRow.scope,
-    GrantRow.issued_at,
-    GrantRow.expires_at,
-    GrantRow.refresh_expires_at,
-    GrantRow.due_at,
-    GrantRow.not_before,
-    GrantRow.rotated_before,
-    GrantRow.failures,
-    GrantRow.last_error,
-    GrantRow.state,
-    GrantRow.suspect_since,
-    GrantRow.pulled_at,
-    GrantRow.family,
-    GrantRow.logged_in_at,
-)
-_UNFINISHED = (
-    GrantRow.id,
-    GrantRow.tenant,
-    GrantRow.connection,
-    GrantRow.identity_user_id,
-    GrantRow.part,
-    GrantRow.provider,
-    GrantRow.attempt,
-    GrantRow.fence,
-    GrantRow.claim_node,
-    GrantRow.claim_process,
-    GrantRow.claimed_at,
-    GrantRow.lease_until,
-    GrantRow.uncertain,
-    GrantRow.expires_at,
-    GrantRow.rotated_before,
-)
 
 # MATERIALIZED keeps the planner from joining the locked rows anew; SKIP LOCKED lets claimers
 # pass each other. `now()` is stable, so it bounds the index scan.
@@ -358,71 +301,5 @@ UPDATE grants SET
     last_generation = greatest(grants.last_generation, grants.generation) + 1
 FROM numbered JOIN unnest(%(attempts)s::uuid[]) WITH ORDINALITY AS a(attempt, n) USING (n)
 WHERE grants.id = numbered.id
-RETURNING {", ".join(f"grants.{column.key}" for column in _CLAIM)}
+RETURNING {", ".join(f"grants.{column.key}" for column in CLAIM)}
 """  # noqa: S608 - column names of our own
-
-
-def _claim_of(row: Any, *, earlier: EarlierAttempt | None = None) -> Claim:
-    return Claim(
-        grant=GrantId(row.id),
-        key=_key_of(row),
-        provider=row.provider,
-        user_id=row.user_id,
-        attempt=AttemptId(row.attempt),
-        fence=row.fence,
-        parent_fp=None if row.claim_fp is None else Fingerprint(row.claim_fp),
-        claimed_at=row.claimed_at,
-        lease_until=row.lease_until,
-        tokens=SealedTokens(
-            generation=row.generation,
-            access_token=row.access_token,
-            refresh_token=row.refresh_token,
-            access_key=row.access_key or b"",
-            refresh_key=row.refresh_key or b"",
-        ),
-        scope=row.scope,
-        issued_at=row.issued_at,
-        expires_at=row.expires_at,
-        due_at=row.due_at,
-        not_before=row.not_before,
-        rotated_before=row.rotated_before,
-        failures=row.failures,
-        state=GrantState(row.state),
-        suspect_since=row.suspect_since,
-        earlier=earlier,
-        family=row.family,
-        next_generation=row.last_generation,
-        logged_in_at=row.logged_in_at,
-        refresh_expires_at=row.refresh_expires_at,
-        pulled_at=row.pulled_at,
-        last_error=row.last_error,
-    )
-
-
-def _unfinished_of(row: Any, now: datetime) -> Unfinished:
-    return Unfinished(
-        grant=GrantId(row.id),
-        key=_key_of(row),
-        provider=row.provider,
-        earlier=EarlierAttempt(
-            attempt=AttemptId(row.attempt),
-            node=row.claim_node,
-            process=row.claim_process,
-            began_at=row.claimed_at,
-            uncertain=row.uncertain,
-        ),
-        fence=row.fence,
-        lease_until=row.lease_until,
-        expires_at=row.expires_at,
-        rotated_before=row.rotated_before,
-        seen_at=now,
-    )
-
-
-def _key_of(row: Any) -> GrantKey:
-    return GrantKey(
-        tenant=row.tenant,
-        connection=row.connection,
-        identity_user_id=row.identity_user_id,
-        part=GrantPart(row.part),
-    )
