@@ -314,6 +314,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.Text(), nullable=False),
         sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("pulled_at", types.Instant(timezone=True), nullable=True),
+        sa.Column("reserved_at", types.Instant(timezone=True), nullable=True),
         sa.Column("missing", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "subject"),
     )

@@ -56,6 +56,12 @@ CASES = {
         "revoked at the provider, then its keys are destroyed",
         None,
     ),
+    "blocked at Auth0": (
+        {"withheld": "user_blocked"},
+        None,
+        "renewed, but handed to nobody while Auth0 has the user blocked",
+        "operator",
+    ),
     "erased": ({"state": "erased"}, None, "nothing: erased", None),
 }
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from tests.clock import T0
 from tests.handout.conftest import ask, key
 from worker.domain.errors import NotFoundError, TamperError, TransientError
 from worker.domain.refusals import (
@@ -295,3 +296,19 @@ async def test_a_ciphertext_put_into_another_row_is_not_served(handout, grants):
     grants.set(mine, access_token=stolen.access_token, access_key=stolen.access_key)
     with pytest.raises(TamperError):
         await handout.token(key(), ask())
+
+
+async def test_a_user_whom_auth0_no_longer_knows_reads_as_not_there(handout, grants, audit):
+    """He may be linked to another, so the grant is kept; but nobody gets it under his name."""
+    grants.add(withheld="user_missing", withheld_at=T0)
+    with pytest.raises(NotFoundError):
+        await handout.token(key(), ask())
+    assert audit() == []
+
+
+async def test_a_blocked_users_token_stays_in_and_the_app_hears_why(handout, grants, renewer):
+    grants.add(withheld="user_blocked", withheld_at=T0)
+    with pytest.raises(NeedsLoginError) as refused:
+        await handout.token(key(), ask())
+    assert (refused.value.reason, refused.value.who) == ("user_blocked", "operator")
+    assert renewer.hints == []

@@ -73,6 +73,8 @@ class Deaf:
             actions=Registry(built_in(), collaborators=Collaborators(
                 pull=world.puller, forget=departures, tell=self.notices.extend,
                 connection_name=lambda _tenant, _id: None, brake=lambda _tenant, *, for_: None,
+                reserve=lambda tenant, subject, *, gap: world.pulls.reserve(
+                    tenant, subject, gap=gap, now=self.clock.now()),
                 clock=self.clock, offload=in_place,
             )),
             clock=self.clock, offload=in_place,

@@ -15,9 +15,13 @@ from tests.clock import FakeClock
 from tests.sync.world import World
 from worker.auth0 import Budget, Credentials, ManagementApi, Priority, plan_named
 from worker.domain.errors import NotFoundError, TransientError
+from worker.domain.held import Withheld
 from worker.domain.secret import Secret
 from worker.rehearsal import RunningStage, StageSettings, rehearsal
+from worker.store import outbox
+from worker.store.audit import AuditLog
 from worker.store.tenants import TenantRepository
+from worker.store.withholding import WithholdingRepository
 from worker.sync import Backfill, Departures, LogPoll
 
 Make = Callable[..., tuple[RunningStage, World]]
@@ -118,13 +122,35 @@ async def test_linking_unlinking_and_deletion_as_auth0_shows_them(make):
     assert world.grant(subject).user_id == second
 
 
-def departures(world: World) -> Departures:
+async def test_a_link_that_cannot_be_looked_up_costs_nobody_his_grant(make):
+    """The tenant refuses to search by identity, and the link is seen as two 404s."""
+    stage, world = make()
+    first, second = stage.login("google-oauth2", "rosa"), stage.login("acme-bitbucket", "rosa-b")
+    for user_id in (first, second):
+        await world.pull(user_id)
+    stage.do("faults", provider="auth0", profile="search_refused")
+    stage.do("link", primary=first, secondary=second)
+    store = WithholdingRepository(world.engine, AuditLog("test"), outbox.add)
+
+    async def withhold(tenant: str, user_id: str) -> None:
+        store.withhold(tenant, user_id, Withheld.USER_MISSING, actor="test", now=world.clock.now())
+
+    ended = departures(world, withhold=withhold)
+    await ended("acme", second)
+    subject = second.partition("|")[2]
+    assert (world.grant(subject).state, world.grant(subject).withheld) == ("active", "user_missing")
+    await world.pull(first)  # its own event brings it
+    assert (world.grant(subject).user_id, world.grant(subject).withheld) == (first, None)
+    assert stage.ledger()["total"]["revoked_by_us"] == 0
+
+
+def departures(world: World, withhold: Any = None) -> Departures:
     async def bury(tenant: str, user_id: str) -> None:
         assert not world.findings.of_user(tenant, user_id), "a linked identity would be buried"
 
     return Departures(
         {"acme": world.api}, findings=world.findings, pull=world.puller, bury=bury,
-        offload=in_place,
+        withhold=withhold or bury, offload=in_place,
     )  # fmt: skip
 
 

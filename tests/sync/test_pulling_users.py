@@ -11,6 +11,10 @@ from tests.clock import T0
 from tests.sync.world import GOOGLE, MINUTE, ROSA, World, identity, login
 from worker.domain.errors import ConfigurationError, NotFoundError, TransientError
 from worker.domain.event import Source
+from worker.domain.held import Withheld
+from worker.store import outbox
+from worker.store.audit import AuditLog
+from worker.store.withholding import WithholdingRepository
 
 
 @pytest.fixture
@@ -231,3 +235,34 @@ async def test_secrets_of_a_connection_are_not_in_the_open(world):
     config = world.connections.get("acme", "google-oauth2")
     assert "canary" not in str(config.options)
     assert config.client_secret.text() == "shh"
+
+
+async def test_a_blocked_users_grants_are_kept_and_withheld_until_he_is_unblocked(world):
+    world.user(identity(), blocked=True)
+    await world.pull()
+    assert (world.grant().withheld, world.grant().state) == ("user_blocked", "active")
+    assert world.grant().due_at is not None  # renewed all the while: nothing is lost
+    since = world.grant().withheld_at
+    world.clock.advance(60)
+    await world.pull()
+    assert world.grant().withheld_at == since
+    world.user(identity())
+    await world.pull()
+    assert world.grant().withheld is None
+
+
+async def test_a_tenant_may_serve_its_blocked_users(sqlite_engine, vault):
+    world = World(sqlite_engine, vault, serves_blocked={"acme"})
+    world.user(identity(), blocked=True)
+    await world.pull()
+    assert world.grant().withheld is None
+
+
+async def test_a_withheld_identity_that_shows_up_under_another_user_is_his_again(world):
+    world.user(identity())
+    await world.pull()
+    store = WithholdingRepository(world.engine, AuditLog("test"), outbox.add)
+    store.withhold("acme", ROSA, Withheld.USER_MISSING, actor="test", now=T0)
+    world.user(identity(), user_id="auth0|primary", logins=3)
+    await world.pull("auth0|primary")
+    assert (world.grant().user_id, world.grant().withheld) == ("auth0|primary", None)

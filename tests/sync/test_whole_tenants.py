@@ -12,7 +12,7 @@ from tests.auth0.fakes import in_place
 from tests.clock import T0
 from tests.sync.world import ROSA, World, identity
 from worker.auth0 import Priority
-from worker.domain.errors import ConfigurationError, PermanentError
+from worker.domain.errors import ConfigurationError, PermanentError, TransientError
 from worker.sync import Backfill, Departures, LogPoll, Reconcile
 from worker.sync.backfill import FileCheckpoint
 
@@ -257,27 +257,70 @@ async def test_a_deleted_users_grants_end(world):
     assert buried.keys == ["1"]
 
 
-async def test_a_search_that_auth0_refuses_does_not_keep_a_deleted_user(world):
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param((400, {"errorCode": "invalid_query_string"}), id="refused"),
+        pytest.param((403, {"errorCode": "insufficient_scope"}), id="not allowed"),
+        pytest.param((200, []), id="blind: it finds nobody at all, though we know of others"),
+    ],
+)
+async def test_two_404s_alone_revoke_nothing_where_the_search_cannot_be_asked(world, answer):
+    """He may have been linked to somebody else; what is revoked does not come back."""
+    world.user(identity("rt-b", user_id="2"), user_id="google-oauth2|2")
+    await world.pull("google-oauth2|2")
     world.user(identity())
     await world.pull()
-    world.auth0.on("/users", (400, {"errorCode": "invalid_query_string"}))
+    world.auth0.on("/users", answer)
     buried = Buried(world)
     await departures(world, buried)("acme", ROSA)
-    assert buried.keys == ["1"]
+    assert (buried.keys, buried.withheld) == ([], ["1"])
+
+
+async def test_a_search_that_finds_others_by_identity_is_believed_when_it_finds_nobody(world):
+    world.user(identity())
+    await world.pull()
+    found = (200, [{"user_id": "google-oauth2|2", "created_at": "2026"}])
+    world.auth0.on("/users", (200, []), found, found)
+    buried = Buried(world)
+    ended = departures(world, buried)
+    await ended("acme", ROSA)
+    assert (buried.keys, buried.withheld) == (["1"], [])
+    asked = len(world.auth0.paths)
+    world.auth0.on("/users", (200, []))
+    await ended("acme", ROSA)
+    assert len(world.auth0.paths) == asked + 1  # it is proven once
+
+
+async def test_an_index_that_still_lists_the_user_is_asked_again_later(world):
+    """It has not heard of the link either."""
+    world.user(identity())
+    await world.pull()
+    world.auth0.on("/users", (200, [{"user_id": ROSA, "created_at": "2026"}]))
+    buried = Buried(world)
+    with pytest.raises(TransientError):
+        await departures(world, buried)("acme", ROSA)
+    assert (buried.keys, buried.withheld) == ([], [])
 
 
 class Buried:
-    """What a tombstone would end: the grants that still point at the user."""
+    """What would be ended, or withheld: the grants that still point at the user."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.keys = world, []
+        self.world, self.keys, self.withheld = world, [], []
 
     async def __call__(self, tenant: str, user_id: str) -> None:
-        self.keys += [key.identity_user_id for key in self.world.findings.of_user(tenant, user_id)]
+        self.keys += self._left(tenant, user_id)
+
+    async def withhold(self, tenant: str, user_id: str) -> None:
+        self.withheld += self._left(tenant, user_id)
+
+    def _left(self, tenant: str, user_id: str) -> list[str]:
+        return [key.identity_user_id for key in self.world.findings.of_user(tenant, user_id)]
 
 
 def departures(world: World, buried: Buried) -> Departures:
     return Departures(
         {"acme": world.api}, findings=world.findings, pull=world.puller, bury=buried,
-        offload=in_place,
+        withhold=buried.withhold, offload=in_place,
     )  # fmt: skip

@@ -97,12 +97,14 @@ class World:
         user_id: str = ROSA,
         logins: int = 1,
         last_login: datetime = T0,
+        **more: Any,
     ) -> None:
         body = {
             "user_id": user_id,
             "logins_count": logins,
             "last_login": iso(last_login),
             "identities": list(identities),
+            **more,
         }
         self.auth0.on("/users/" + user_id.replace("|", "%7C"), (200, body))
 

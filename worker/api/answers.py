@@ -61,6 +61,9 @@ class GrantSummary(BaseModel):
     identity_user_id: str
     state: str
     reason: str | None
+    withheld: str | None = Field(
+        description="handed to nobody: user_blocked, or user_missing (Auth0 knows no such user)"
+    )
     who: str | None
     renewable: bool
     scope: str | None
@@ -127,7 +130,7 @@ def token_answer(handed: Handed) -> dict[str, object]:
 
 
 def summary(held: HeldGrant) -> dict[str, object]:
-    active = held.state is GrantState.ACTIVE
+    active = held.state is GrantState.ACTIVE and held.withheld is None
     return {
         "id": str(held.id),
         "connection": held.key.connection,
@@ -138,6 +141,7 @@ def summary(held: HeldGrant) -> dict[str, object]:
         "identity_user_id": held.key.identity_user_id,
         "state": held.state,
         "reason": held.reason,
+        "withheld": held.withheld,
         "who": None if active else who_must_act(held),
         "renewable": held.renewable,
         "scope": held.scope,

@@ -36,6 +36,7 @@ class User:
     created_at: datetime | None
     last_login: datetime | None
     logins_count: int | None
+    blocked: bool = False  # by an administrator; Auth0 leaves the field out where nobody has
 
     @property
     def login(self) -> str | None:
@@ -68,6 +69,7 @@ def user_of(body: Mapping[str, Any]) -> User:
         created_at=moment(body.get("created_at")),
         last_login=moment(body.get("last_login")),
         logins_count=_whole(body.get("logins_count")),
+        blocked=body.get("blocked") is True,
     )
 
 

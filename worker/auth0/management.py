@@ -22,7 +22,7 @@ from worker.domain.errors import NotFoundError, TransientError
 from worker.domain.ports import Clock, Offload, Tenants
 from worker.monitoring.metrics import AUTH0_REQUESTS
 
-_USER_FIELDS = "user_id,identities,created_at,last_login,logins_count"
+_USER_FIELDS = "user_id,identities,created_at,last_login,logins_count,blocked"
 _LISTED_FIELDS = "user_id,created_at"
 PAGE = 100  # users or log records; connections: 50 is what Auth0 documents for checkpoints
 

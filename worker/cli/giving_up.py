@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -10,14 +11,17 @@ import typer
 
 from worker.bootstrap.base import Base
 from worker.cli import context
+from worker.cli.one_reading import OneReading
 from worker.cli.output import Json, Tenant, out, print_json, print_table
 from worker.domain.burial import Selection
 from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.domain.grant import GrantId
+from worker.domain.held import Withheld
 from worker.revocation import Compromise
 from worker.revocation.compromise import Response
 from worker.store import outbox
 from worker.store.tombstones import TombstoneRepository
+from worker.store.withholding import WithholdingRepository
 
 erasure = typer.Typer(help="What became of grants that were given up.", no_args_is_help=True)
 
@@ -88,6 +92,56 @@ def show(
         print_json(rows)
         return
     print_table(rows, ["at", "what", "outcome", "code", "by_hand", "by"], empty="")
+
+
+@erasure.command()
+def waiting(tenant: Tenant = None, as_json: Json = False) -> None:
+    """Users whom Auth0 no longer knows, and who may have been linked to another: you decide.
+
+    Their grants are kept and renewed, and handed to nobody. If you know to whom one was linked,
+    pull that user (`evergrant sync users --ids -`); if he is deleted, `evergrant erasure confirm`.
+    """
+    with context.opened() as base:
+        store = WithholdingRepository(base.engine, base.audit, outbox.add)
+        names = [context.tenant_of(base, tenant)] if tenant else list(base.settings.tenants)
+        rows = [asdict(one) for name in names for one in store.users(name, Withheld.USER_MISSING)]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows, ["tenant", "user_id", "grants", "since"], empty="nobody waits")
+
+
+@erasure.command()
+def confirm(
+    user_id: Annotated[str, typer.Argument(help="As `evergrant erasure waiting` shows it.")],
+    tenant: Tenant = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say that a user who waits was deleted: his grants are revoked and erased.
+
+    Auth0 is asked once more; a user whom it knows is not erased.
+    """
+
+    async def bury(base: Base) -> Sequence[GrantId]:
+        name = context.tenant_of(base, tenant)
+        store = WithholdingRepository(base.engine, base.audit, outbox.add)
+        if user_id not in {one.user_id for one in store.users(name, Withheld.USER_MISSING)}:
+            raise NotFoundError(f"{user_id} does not wait; `evergrant erasure waiting` shows who")
+        async with OneReading(base) as reading:
+            try:
+                await reading.puller.read(name, user_id)
+            except NotFoundError:
+                return await reading.bury(name, user_id, actor=context.operator())
+        raise ConfigurationError(f"Auth0 knows {user_id}: nothing is erased", code="user_exists")
+
+    if not (yes or as_json):
+        typer.confirm("His grants are revoked at the providers, for good. Erase?", abort=True)
+    buried = context.run(bury)
+    if as_json:
+        print_json({"user": user_id, "grants": [str(grant) for grant in buried]})
+        return
+    out.print(f"{len(buried)} grants are being revoked; the receipt: evergrant erasure show ID")
 
 
 def _selection(

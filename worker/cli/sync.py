@@ -12,10 +12,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from worker.auth0 import open_client
 from worker.bootstrap.base import Base
-from worker.bootstrap.pulling import Reading
 from worker.cli import context
+from worker.cli.one_reading import OneReading
 from worker.cli.output import EXIT_FAILED, Json, Tenant, err, out, print_json
 from worker.domain.errors import ConfigurationError
 from worker.sync import Backfill, Progress
@@ -47,7 +46,7 @@ def users(
         place = FileCheckpoint(base.settings.data_dir / f"sync-{name}.json")
         if restart:
             place.clear()
-        async with _Reading(base) as reading:
+        async with OneReading(base) as reading:
             backfill = Backfill(reading.apis[name], reading.puller, clock=base.clock)
             with _bar("users", quiet=as_json) as report:
                 done = await backfill.users(
@@ -67,26 +66,11 @@ def connections(tenant: Tenant = None, as_json: Json = False) -> None:
     async def work(base: Base) -> Progress:
         name = context.tenant_of(base, tenant)
         known = [config.name for config in base.connections().all(name)]
-        async with _Reading(base) as reading:
+        async with OneReading(base) as reading:
             backfill = Backfill(reading.apis[name], reading.puller, clock=base.clock)
             return await backfill.connections(known)
 
     _conclude(context.run(work), "connections", as_json)
-
-
-class _Reading:
-    """`Reading` over a client of its own, for one command."""
-
-    def __init__(self, base: Base) -> None:
-        self._base = base
-
-    async def __aenter__(self) -> Reading:
-        self._http = open_client()
-        base = self._base
-        return Reading(base, self._http, vault=base.vault(), connections=base.connections())
-
-    async def __aexit__(self, *_ended: object) -> None:
-        await self._http.aclose()
 
 
 def _ids(file: Path) -> list[str]:

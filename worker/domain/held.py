@@ -15,6 +15,13 @@ LEEWAY = timedelta(seconds=5)  # of `use_until` before the end: the way to the p
 LONGEST_USE = timedelta(minutes=15)  # without asking again, so that a deletion reaches every cache
 
 
+class Withheld(StrEnum):
+    """Why a grant that lives, and goes on being renewed, is handed to nobody."""
+
+    USER_MISSING = "user_missing"  # Auth0 knows no such user: deleted, or linked to another?
+    USER_BLOCKED = "user_blocked"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldGrant:
     """The columns of a grant that a reader may know; the access token sealed."""
@@ -43,6 +50,7 @@ class HeldGrant:
     failures: int
     last_error: str | None
     suspect_since: datetime | None
+    withheld: Withheld | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,5 +123,7 @@ def use_until(held: HeldGrant, now: datetime, *, dies_when_renewed: bool) -> dat
 
 def who_must_act(held: HeldGrant) -> Actor:
     """Where nothing valid is left and time will not mend it."""
+    if held.withheld is not None:
+        return Actor.OPERATOR
     by_login = held.state in (GrantState.NEEDS_REAUTH, GrantState.SUSPECT)
     return Actor.USER if by_login else Actor.OPERATOR

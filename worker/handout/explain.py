@@ -10,7 +10,7 @@ from worker.domain.access import ApiKey, Verb
 from worker.domain.errors import NotFoundError
 from worker.domain.forward import Moment
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
-from worker.domain.held import Actor, HeldGrant, who_must_act
+from worker.domain.held import GONE, Actor, HeldGrant, Withheld, who_must_act
 from worker.domain.ports import Clock, Offload
 from worker.handout.ports import HeldGrants
 
@@ -73,8 +73,19 @@ def may_see(key: ApiKey, held: HeldGrant) -> bool:
     return any(key.allows(verb, held.key.tenant, held.key.connection, user) for verb in asked)
 
 
+_WITHHELD = {
+    Withheld.USER_MISSING: (
+        "renewed, but handed to nobody: Auth0 knows no such user, and could not tell whether he is "
+        "deleted or linked to another; `evergrant erasure waiting`"
+    ),
+    Withheld.USER_BLOCKED: "renewed, but handed to nobody while Auth0 has the user blocked",
+}
+
+
 def what_next(held: HeldGrant, stopped: str | None, now: datetime) -> tuple[str, Actor | None]:
     """The next thing that will happen to a grant, and who has to do it (None: the worker)."""
+    if held.withheld is not None and held.state not in GONE:
+        return _WITHHELD[held.withheld], Actor.OPERATOR
     if held.state is not GrantState.ACTIVE:
         return _after(held)
     if stopped:

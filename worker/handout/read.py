@@ -9,7 +9,17 @@ from datetime import datetime, timedelta
 from worker.domain.access import ApiKey, Verb
 from worker.domain.errors import NotFoundError, TamperError, WorkerError
 from worker.domain.grant import GrantState
-from worker.domain.held import GONE, Actor, Ask, HeldGrant, enough, usable, use_until, who_must_act
+from worker.domain.held import (
+    GONE,
+    Actor,
+    Ask,
+    HeldGrant,
+    Withheld,
+    enough,
+    usable,
+    use_until,
+    who_must_act,
+)
 from worker.domain.ports import AuditRecord, Clock, Hints, Offload, Vault
 from worker.domain.refusals import (
     AmbiguousError,
@@ -91,6 +101,11 @@ class Handout:
         """The grant whose tokens these are (C18: one refresh token, one holder)."""
         if asked_for.state in GONE:
             raise GoneError(grant=asked_for.id)
+        if asked_for.withheld is Withheld.USER_MISSING:  # reads as it would after the deletion
+            raise NotFoundError("Auth0 knows no such user", code="not_found")
+        if asked_for.withheld is not None:
+            who = who_must_act(asked_for)
+            raise NeedsLoginError(reason=asked_for.withheld, who=who, grant=asked_for.id)
         if asked_for.alias_of is None:
             return asked_for
         holder = await self._offload(self._grants.by_id, asked_for.alias_of)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, Row, bindparam, func, or_, select, tu
 
 from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, Forward, Moment, Push
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
-from worker.domain.held import Ask, HeldGrant
+from worker.domain.held import Ask, HeldGrant, Withheld
 from worker.domain.ports import AuditRecord
 from worker.store.engine import reading, writing
 from worker.store.tables import AuditRow, CandidateRow, ConnectionRow, GrantRow
@@ -54,6 +54,7 @@ _COLUMNS = select(
     GrantRow.failures,
     GrantRow.last_error,
     GrantRow.suspect_since,
+    GrantRow.withheld,
 )
 _BY_ID = _COLUMNS.where(GrantRow.id == bindparam("grant"))
 _OF_USER = _COLUMNS.where(
@@ -271,6 +272,7 @@ def _held(row: Row[Any]) -> HeldGrant:
         failures=row.failures,
         last_error=row.last_error,
         suspect_since=row.suspect_since,
+        withheld=Withheld(row.withheld) if row.withheld else None,
     )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from worker.domain.errors import PermanentError, TransientError
 from worker.domain.grant import Fingerprint, GrantId, GrantKey, GrantPart, GrantState
+from worker.domain.held import Withheld
 from worker.domain.merge import (
     Arrival,
     Decision,
@@ -85,7 +86,13 @@ class MergeRepository:
         self._actor = actor
 
     def merge(
-        self, begun: Begun, arrivals: Sequence[Arrival], *, user_id: str | None, now: datetime
+        self,
+        begun: Begun,
+        arrivals: Sequence[Arrival],
+        *,
+        user_id: str | None,
+        now: datetime,
+        withheld: Withheld | None = None,
     ) -> Merged:
         """Merge everything that one pull has read.
 
@@ -93,23 +100,29 @@ class MergeRepository:
             arrivals: every identity of the user, those without tokens too: a grant of his that
                 is not among them has left him.
             user_id: None for a connection's own tokens.
+            withheld: why nothing of this user is handed out; None: it is, whatever was before.
         Raises: TransientError when the store is away.
         """
         for _ in range(_COLLISIONS):
             try:
-                return self._once(begun, arrivals, user_id, now)
+                return self._once(begun, arrivals, user_id, now, withheld)
             except PermanentError as error:
                 if not isinstance(error.__cause__, IntegrityError):
                     raise
         raise TransientError("store: merges keep colliding", code="merge_collision")
 
     def _once(
-        self, begun: Begun, arrivals: Sequence[Arrival], user_id: str | None, now: datetime
+        self,
+        begun: Begun,
+        arrivals: Sequence[Arrival],
+        user_id: str | None,
+        now: datetime,
+        withheld: Withheld | None,
     ) -> Merged:
         with writing(self._engine) as connection:
             if not still_latest(connection, begun):
                 return Merged(overtaken=True)
-            merging = _Merging(connection, self._vault, begun, self._actor, now)
+            merging = _Merging(connection, self._vault, begun, self._actor, now, withheld=withheld)
             ordered = sorted(arrivals, key=lambda arrival: order_of(arrival.key))
             merged = tuple(merging.one(arrival) for arrival in ordered)
             detached = merging.detach(user_id, {a.key for a in arrivals}) if user_id else ()
@@ -121,13 +134,21 @@ class _Merging:
     """One transaction's work."""
 
     def __init__(
-        self, connection: Connection, vault: Vault, begun: Begun, actor: str, now: datetime
+        self,
+        connection: Connection,
+        vault: Vault,
+        begun: Begun,
+        actor: str,
+        now: datetime,
+        *,
+        withheld: Withheld | None,
     ) -> None:
         self._db = connection
         self._vault = vault
         self._begun = begun
         self._actor = actor
         self._now = now
+        self._withheld = withheld
         self._view = View(connection, now)
         self._fences = fences_taken(connection, begun.tenant)
         self.records: list[AuditRecord] = []
@@ -242,6 +263,11 @@ class _Merging:
                 values |= self._with_access_token(row, arrival, prints, state)
             case Kind.KEEP_CANDIDATE:
                 values |= self._kept(row, arrival, prints, decision.why)
+        if row.withheld != self._withheld:
+            verb = "handed_out_again" if self._withheld is None else "withheld"
+            self._record(verb, row.id, {"why": self._withheld or row.withheld})
+        elif self._withheld is not None:
+            values["withheld_at"] = row.withheld_at
         if row.user_id != arrival.user_id:
             self._record("user_moved", row.id, {"user": arrival.user_id})
         self._set(row.id, values)
@@ -335,6 +361,8 @@ class _Merging:
             "user_id": arrival.user_id,
             "pull_fence": self._fences,  # refuses every pull that had begun before this commit
             "pulled_at": self._now,
+            "withheld": self._withheld,
+            "withheld_at": None if self._withheld is None else self._now,
         }
         if prints.rt is not None:
             values["upstream_rt_fp"] = prints.rt

@@ -209,6 +209,7 @@ class PullRow(Base):
     subject: Mapped[str] = mapped_column(primary_key=True)  # "user:<id>" or "connection:<name>"
     fence: Mapped[int]
     pulled_at: Mapped[datetime | None]
+    reserved_at: Mapped[datetime | None]  # when a process last said that it would pull
     missing: Mapped[int]  # 404s in a row (I22: deletion acts on the second)
 
 

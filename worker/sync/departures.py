@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
 from worker.auth0 import ManagementApi, Priority
-from worker.domain.errors import NotFoundError, PermanentError
+from worker.domain.errors import NotFoundError, PermanentError, TransientError
 from worker.domain.grant import GrantKey
 from worker.domain.ports import Offload, Pull
 from worker.store.findings import FindingRepository
 
 _log = structlog.get_logger("worker.sync")
 
-Bury = Callable[[str, str], Awaitable[None]]
-"""(tenant, user id): tombstone the grants that point at the user."""
+_SAMPLE = 3  # users whom the search has to find by identity before its silence is believed
+_EVERYBODY = "created_at:[1970-01-01T00:00:00.000Z TO *]"
+
+OfUser = Callable[[str, str], Awaitable[object]]
+"""(tenant, user id): what to do with the grants that still point at the user."""
 
 
 class Departures:
@@ -23,7 +26,12 @@ class Departures:
 
     Linking makes the secondary user vanish just as deletion does; his identity is then found
     under the primary one, whose pull moves the grant's pointer. Only what still points at the
-    vanished user afterwards is buried.
+    vanished user afterwards is ended. To end a grant is to revoke it at the provider, for good:
+    where the search cannot be asked, or finds nobody at all by his identity, nothing is ended.
+
+    Args:
+        bury: tombstone; for a user who is surely gone.
+        withhold: keep, but hand out nothing; for one who may have been linked away.
     """
 
     def __init__(
@@ -32,37 +40,69 @@ class Departures:
         *,
         findings: FindingRepository,
         pull: Pull,
-        bury: Bury,
+        bury: OfUser,
+        withhold: OfUser,
         offload: Offload,
     ) -> None:
         self._apis = apis
         self._findings = findings
         self._pull = pull
         self._bury = bury
+        self._withhold = withhold
         self._offload = offload
+        self._proven: set[str] = set()  # tenants whose search has found somebody by identity
 
     async def __call__(self, tenant: str, user_id: str) -> None:
-        """Call it once two reads, some time apart, found no such user. Raises: TransientError."""
-        for key in await self._offload(self._findings.of_user, tenant, user_id):
-            for owner in await self._owners(key):
-                if owner != user_id:  # the search index lags, and may still list him
-                    await self._reread(tenant, owner)
-        await self._bury(tenant, user_id)
+        """Call it once two reads, some time apart, found no such user.
 
-    async def _owners(self, key: GrantKey) -> list[str]:
-        query = f"identities.user_id:{_quoted(key.identity_user_id)}"
+        Raises: TransientError, also while the search index still lists the user.
+        """
         try:
-            hits = await self._apis[key.tenant].search(query, priority=Priority.LIVE)
-        except PermanentError as error:
-            _log.warning("identity_search_refused", tenant=key.tenant, code=error.code)
-            return []
+            for key in await self._offload(self._findings.of_user, tenant, user_id):
+                await self._follow(key, user_id)
+            left = await self._offload(self._findings.of_user, tenant, user_id)
+            sure = not left or await self._finds_by_identity(tenant, user_id)
+        except PermanentError as error:  # 400, or a scope: the question cannot be asked here
+            _log.warning("identity_search_refused", tenant=tenant, code=error.code)
+            sure = False
+        await (self._bury if sure else self._withhold)(tenant, user_id)
+
+    async def _follow(self, key: GrantKey, user_id: str) -> None:
+        """Reread whoever has the identity now."""
+        owners = await self._owners(key.tenant, key.identity_user_id)
+        if user_id in owners:
+            raise TransientError(
+                f"{key.tenant}: the search still lists a user who is gone: it would not show yet "
+                "to whom he was linked",
+                code="search_lags",
+            )
+        for owner in owners:
+            try:
+                await self._pull.user(key.tenant, owner)
+            except NotFoundError:
+                _log.info("identity_owner_gone_too", tenant=key.tenant)
+
+    async def _finds_by_identity(self, tenant: str, gone: str) -> bool:
+        """Whether "nobody" is an answer: other users are found by their identities.
+
+        Of a user who is not linked the id is the provider's name and the identity's id.
+        """
+        if tenant in self._proven:
+            return True
+        hits = await self._apis[tenant].search(_EVERYBODY, priority=Priority.LIVE)
+        others = [hit.user_id for hit in hits if hit.user_id != gone]
+        for other in others[:_SAMPLE]:
+            for identity in {other.partition("|")[2], other.rpartition("|")[2]}:
+                if other in await self._owners(tenant, identity):
+                    self._proven.add(tenant)
+                    return True
+        known = await self._offload(self._findings.users, tenant, after="", limit=2)
+        return not others and not set(known) - {gone}  # he was the last one
+
+    async def _owners(self, tenant: str, identity_user_id: str) -> Sequence[str]:
+        query = f"identities.user_id:{_quoted(identity_user_id)}"
+        hits = await self._apis[tenant].search(query, priority=Priority.LIVE)
         return [hit.user_id for hit in hits]
-
-    async def _reread(self, tenant: str, user_id: str) -> None:
-        try:
-            await self._pull.user(tenant, user_id)
-        except NotFoundError:
-            _log.info("identity_owner_gone_too", tenant=tenant)
 
 
 def _quoted(value: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from worker.auth0 import Connection, Identity, ManagementApi, Priority, User
 from worker.domain.errors import ConfigurationError, NotFoundError, TransientError, WorkerError
 from worker.domain.event import Event, Source
 from worker.domain.exchange import ConnectionConfig
+from worker.domain.held import Withheld
 from worker.domain.merge import SECOND_LOOK, Arrival, Kind, Why
 from worker.domain.ports import Catalogue, Clock, Offload
 from worker.monitoring.metrics import PULLS
@@ -54,6 +55,7 @@ class Puller:
         connection_age: how old a remembered connection may be; a connection is never fetched per
             user, because plans allow as few as fifty such reads a minute.
         on_gone: (tenant, user id), told when Auth0 has twice not known the user; see `Departures`.
+        serves_blocked: tenants whose blocked users' tokens are handed out all the same.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Puller:
         offload: Offload,
         connection_age: timedelta = timedelta(hours=1),
         on_gone: Gone | None = None,
+        serves_blocked: Collection[str] = (),
     ) -> None:
         self._apis = apis
         self._pulls = pulls
@@ -80,6 +83,7 @@ class Puller:
         self._offload = offload
         self._connection_age = connection_age
         self._on_gone = on_gone
+        self._serves_blocked = frozenset(serves_blocked)
         self._one_pull: Coalesced[Merged] = Coalesced()
         self._one_read: Coalesced[ConnectionConfig | None] = Coalesced()
         self._logins: dict[tuple[str, str], list[Event]] = {}
@@ -135,8 +139,14 @@ class Puller:
             arrivals = [
                 await self._arrival(tenant, user, identity, logins) for identity in user.identities
             ]
+            stopped = user.blocked and tenant not in self._serves_blocked
             merged = await self._offload(
-                self._merges.merge, begun, arrivals, user_id=user_id, now=self._clock.now()
+                self._merges.merge,
+                begun,
+                arrivals,
+                user_id=user_id,
+                now=self._clock.now(),
+                withheld=Withheld.USER_BLOCKED if stopped else None,
             )
             if not _overtaken(merged):
                 await self._note_vanished(tenant, merged)
