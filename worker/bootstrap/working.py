@@ -33,6 +33,7 @@ from worker.store.dead_messages import DeadMessageRepository
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
 from worker.store.notices import NoticeRepository
+from worker.store.purging import Purge
 from worker.store.tombstones import TombstoneRepository
 
 _log = logger(__name__)
@@ -54,7 +55,7 @@ JOBS: Mapping[str, timedelta | None] = {
 }
 ANCHORS = "audit.anchors"  # in the data directory
 ALIVE = "worker.alive"  # in the data directory; touched as long as the loop turns
-_KEEP = timedelta(days=14)  # events and notices that are done with
+_KEEP = timedelta(days=14)  # events and notices that are done with, tokens proven spent
 _KEEP_DEAD = timedelta(days=90)
 
 
@@ -232,7 +233,10 @@ class _Parts:
 
     async def _purged(self) -> Counts:
         now, offload = self._base.clock.now(), self._base.offload
+        hour, spent = int(now.timestamp() // 3600), Purge(self._base.engine)
         return {
+            "candidates": await offload(spent.candidates, before=now - _KEEP),
+            "fingerprints": await offload(spent.fingerprints, before=now - _KEEP, part=hour),
             "events": await offload(self._inbox.purge, before=now - _KEEP),
             "notices": await offload(self._notices.purge, before=now - _KEEP),
             "dead_messages": await offload(self._dead.drop_before, now - _KEEP_DEAD),

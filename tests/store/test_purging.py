@@ -1,0 +1,99 @@
+"""The store stays bounded, and forgets nothing that could still be news."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Engine, insert, select, update
+
+from tests.clock import FakeClock
+from tests.grants import GrantTable
+from worker.store.engine import reading, writing
+from worker.store.purging import SLICES, Purge
+from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+from worker.vault import AesVault
+
+OLD, YOUNG = timedelta(days=30), timedelta(days=1)
+
+
+@pytest.fixture
+def grants(engine: Engine, vault: AesVault, clock: FakeClock) -> GrantTable:
+    return GrantTable(engine, vault, clock)
+
+
+def seen(engine: Engine, clock: FakeClock, grant: UUID, *fps: bytes, ago: timedelta) -> None:
+    rows = [
+        {"grant_id": grant, "fp": fp, "generation": 0, "seen_at": clock.now() - ago} for fp in fps
+    ]
+    with writing(engine) as connection:
+        connection.execute(insert(SeenRefreshTokenRow), rows)
+
+
+def kept(engine: Engine, grant: UUID) -> set[bytes]:
+    with reading(engine) as connection:
+        mine = select(SeenRefreshTokenRow.fp).where(SeenRefreshTokenRow.grant_id == grant)
+        return set(connection.scalars(mine))
+
+
+def purge_all(engine: Engine, clock: FakeClock) -> int:
+    before = clock.now() - timedelta(days=14)
+    return sum(Purge(engine).fingerprints(before=before, part=hour) for hour in range(SLICES))
+
+
+def candidate(engine: Engine, clock: FakeClock, grant: UUID, fp: bytes, **more: object) -> None:
+    row = {
+        "grant_id": grant,
+        "generation": 9,
+        "family": 0,
+        "rt_fp": fp,
+        "refresh_token": b"sealed",
+        "issued_at": clock.now(),
+        "why": "login",
+        "created_at": clock.now(),
+        **more,
+    }
+    with writing(engine) as connection:
+        connection.execute(insert(CandidateRow), [row])
+
+
+def test_what_we_rotated_away_long_ago_is_forgotten_and_nothing_else(
+    engine: Engine, clock: FakeClock, grants: GrantTable
+) -> None:
+    """Auth0 keeps the login's refresh token for ever: read again, it must never look new (M2)."""
+    grant = grants.add(rt_fp=b"current", upstream_rt_fp=b"the login's")
+    candidate(engine, clock, grant, b"kept beside")
+    seen(engine, clock, grant, b"the login's", b"spent", b"current", b"kept beside", ago=OLD)
+    seen(engine, clock, grant, b"spent today", ago=YOUNG)
+    assert purge_all(engine, clock) == 1
+    assert kept(engine, grant) == {b"the login's", b"current", b"kept beside", b"spent today"}
+
+
+def test_a_round_of_purges_reaches_every_grant(sqlite_engine: Engine, clock: FakeClock) -> None:
+    edges = [UUID(int=0), UUID(int=(1 << 128) - 1), *(uuid4() for _ in range(200))]
+    for grant in edges:
+        seen(sqlite_engine, clock, grant, b"spent", ago=OLD)
+    assert purge_all(sqlite_engine, clock) == len(edges)
+
+
+def test_what_another_grant_holds_is_forgotten_of_this_one(
+    engine: Engine, clock: FakeClock, grants: GrantTable
+) -> None:
+    one, other = grants.add(rt_fp=b"a", identity_user_id="1"), grants.add(identity_user_id="2")
+    with writing(engine) as connection:
+        connection.execute(update(GrantRow).where(GrantRow.id == other).values(rt_fp=b"b"))
+    seen(engine, clock, one, b"b", ago=OLD)
+    assert purge_all(engine, clock) == 1
+
+
+def test_candidates_proven_spent_go_and_those_that_may_be_tried_stay(
+    engine: Engine, clock: FakeClock, grants: GrantTable
+) -> None:
+    grant, now = grants.add(), clock.now()
+    candidate(engine, clock, grant, b"1", spent_at=now - OLD)
+    candidate(engine, clock, grant, b"2", spent_at=now - YOUNG)
+    candidate(engine, clock, grant, b"3", spent_at=None, created_at=now - OLD)
+    assert Purge(engine).candidates(before=now - timedelta(days=14)) == 1
+    with reading(engine) as connection:
+        assert set(connection.scalars(select(CandidateRow.rt_fp))) == {b"2", b"3"}

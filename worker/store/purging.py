@@ -1,0 +1,72 @@
+"""Keeps the store bounded: spent candidates, and fingerprints that can be news to nobody.
+
+A refresh token that rotates hourly leaves 24 fingerprints a day. What has to be known for good is
+what might be read again: the token that Auth0 keeps from the login (it stays there long after it
+was spent), the one in use, and those kept beside it. Our own successors never reach Auth0, and no
+journal is kept for as long as `before` goes back.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Engine, Table, bindparam, delete, or_, select
+
+from worker.store.engine import writing
+from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+
+SLICES = 24  # a round through all grants takes as many purges
+
+_seen = cast(Table, SeenRefreshTokenRow.__table__)
+_candidates = cast(Table, CandidateRow.__table__)
+_FORGET = delete(_seen).where(
+    _seen.c.grant_id == bindparam("b_id"), _seen.c.fp == bindparam("b_fp")
+)
+
+
+class Purge:
+    """Each call is one transaction over a part of the table; call again, nothing is in a hurry."""
+
+    def __init__(self, engine: Engine, *, limit: int = 5_000) -> None:
+        self._engine, self._limit = engine, limit
+
+    def candidates(self, *, before: datetime) -> int:
+        """Drop those proven spent before that; what may still be tried stays. Returns how many."""
+        old = select(_candidates.c.id).where(_candidates.c.spent_at < before).limit(self._limit)
+        with writing(self._engine) as connection:
+            gone = connection.execute(delete(_candidates).where(_candidates.c.id.in_(old)))
+            return gone.rowcount
+
+    def fingerprints(self, *, before: datetime, part: int) -> int:
+        """Drop those seen before that, of one slice of the grants; `part` counts up for ever."""
+        old = (
+            select(_seen.c.grant_id, _seen.c.fp)
+            .where(_slice(part % SLICES), _seen.c.seen_at < before, ~_needed())
+            .limit(self._limit)
+        )
+        with writing(self._engine) as connection:
+            keys = [{"b_id": row.grant_id, "b_fp": row.fp} for row in connection.execute(old)]
+            if keys:
+                connection.execute(_FORGET, keys)
+        return len(keys)
+
+
+def _slice(part: int) -> ColumnElement[bool]:
+    """Ids are random: equal parts of their range hold equally many grants."""
+    step = (1 << 128) // SLICES
+    lower = _seen.c.grant_id >= UUID(int=part * step)
+    return lower if part == SLICES - 1 else lower & (_seen.c.grant_id < UUID(int=(part + 1) * step))
+
+
+def _needed() -> ColumnElement[bool]:
+    """Read again tomorrow, perhaps: Auth0's copy, the current token, a candidate."""
+    current = or_(GrantRow.rt_fp == _seen.c.fp, GrantRow.upstream_rt_fp == _seen.c.fp)
+    held = select(GrantRow.id).where(GrantRow.id == _seen.c.grant_id, current).exists()
+    kept = (
+        select(_candidates.c.id)
+        .where(_candidates.c.grant_id == _seen.c.grant_id, _candidates.c.rt_fp == _seen.c.fp)
+        .exists()
+    )
+    return or_(held, kept)
