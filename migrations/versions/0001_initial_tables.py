@@ -100,6 +100,7 @@ def upgrade() -> None:
         sa.Column("stopped_at", types.Instant(timezone=True), nullable=True),
         sa.Column("brake_until", types.Instant(timezone=True), nullable=True),
         sa.Column("problems", sa.Text(), nullable=True),
+        sa.Column("learned", sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("deleted_at", types.Instant(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("tenant", "name"),
     )

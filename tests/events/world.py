@@ -20,6 +20,7 @@ from worker.events import Counts, Intake, Processor, Spool, TenantFacts
 from worker.events.ports import Limits
 from worker.store.inbox import InboxRepository
 from worker.store.notices import NoticeRepository
+from worker.store.pulls import PullRepository
 
 
 class FakePull:
@@ -60,7 +61,14 @@ async def offload(call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any
 class World:
     """Everything between a body and its effects, on a store that may be away."""
 
-    def __init__(self, engine: Engine, directory: Path, *, actions: Sequence[Action] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Path,
+        *,
+        actions: Sequence[Action] = (),
+        tenants: Sequence[str] = ("other",),
+    ) -> None:
         self.clock = FakeClock()
         self.engine = engine
         self.inbox = InboxRepository(engine)
@@ -72,7 +80,7 @@ class World:
         self.spool = Spool(directory / "spool")
         self.tenants: Mapping[str, TenantFacts] = {
             "acme": FACTS,
-            "other": TenantFacts(name="other"),
+            **{name: TenantFacts(name=name) for name in tenants},
         }
         self.intake = Intake(
             inbox=self.store,
@@ -94,6 +102,7 @@ class World:
                 tell=self._tell,
                 connection_name=lambda _tenant, id_: {"con_gsuite": "acme-workspace"}.get(id_),
                 brake=self._brake,
+                reserve=self._reserve,
                 clock=self.clock,
                 offload=offload,
             ),
@@ -128,6 +137,10 @@ class World:
 
     def _tell(self, notices: Sequence[Notice]) -> None:
         NoticeRepository(self.engine).tell(notices, now=self.clock.now())
+
+    def _reserve(self, tenant: str, subject: str, *, gap: timedelta) -> timedelta:
+        pulls = PullRepository(self.engine)
+        return pulls.reserve(tenant, subject, gap=gap, now=self.clock.now())
 
     def _brake(self, tenant: str, *, for_: timedelta) -> None:
         self.braked.append((tenant, for_))

@@ -46,25 +46,6 @@ class PostponedError(Exception):
         self.after = after
 
 
-class Spacing:
-    """When each subject was last pulled by this process; a burst is then one or two pulls."""
-
-    def __init__(self, gap: timedelta, *, remembered: int = 10_000) -> None:
-        self._gap = gap.total_seconds()
-        self._remembered = remembered
-        self._began: dict[Subject, float] = {}
-
-    def begin(self, subject: Subject, now: float) -> None:
-        """Raises: PostponedError while the last pull of the subject is too young."""
-        wait = self._began.get(subject, float("-inf")) + self._gap - now
-        if wait > 0:
-            raise PostponedError("pulled a moment ago", timedelta(seconds=wait))
-        self._began.pop(subject, None)
-        self._began[subject] = now
-        if len(self._began) > self._remembered:
-            self._began.pop(next(iter(self._began)))  # the longest not pulled
-
-
 class Pulls:
     """The pulls of one batch: each subject once, for all events that were there before it.
 
@@ -73,12 +54,13 @@ class Pulls:
     """
 
     def __init__(
-        self, collaborators: Collaborators, spacing: Spacing, events: Iterable[Event] = ()
+        self, collaborators: Collaborators, gap: timedelta, events: Iterable[Event] = ()
     ) -> None:
+        """`gap` lies between two pulls of one subject, whichever processes make them."""
         self._with = collaborators
-        self._spacing = spacing
+        self._gap = gap
         self._newest: dict[Subject, Event] = {}
-        self._spaced: set[Subject] = set()
+        self._reserved: set[Subject] = set()
         self._there: dict[Subject, bool] = {}
         for event in events:
             if event.trigger is Trigger.LOGIN:
@@ -104,18 +86,24 @@ class Pulls:
         return await self._once(subject, subject, lambda: self._with.pull.connection(tenant, name))
 
     async def _once(
-        self, wish: Subject, subject: Subject, pull: Callable[[], Awaitable[None]]
+        self, wish: Subject, subject: tuple[str, str], pull: Callable[[], Awaitable[None]]
     ) -> bool:
         if wish not in self._there:
-            if subject not in self._spaced:
-                self._spacing.begin(subject, self._with.clock.monotonic())
-                self._spaced.add(subject)
+            await self._reserve(subject)
             try:
                 await pull()
                 self._there[wish] = True
             except NotFoundError:  # deleted, or linked away: an ordinary answer
                 self._there[wish] = False
         return self._there[wish]
+
+    async def _reserve(self, subject: tuple[str, str]) -> None:
+        """Raises: PostponedError while somebody's last pull of the subject is too young."""
+        if subject not in self._reserved:
+            wait = await self._with.offload(self._with.reserve, *subject, gap=self._gap)
+            if wait > timedelta(0):
+                raise PostponedError("pulled a moment ago", wait)
+            self._reserved.add(subject)
 
 
 def _account(login: Event) -> Subject:

@@ -27,12 +27,19 @@ class Brake(Protocol):
     def __call__(self, tenant: str, *, for_: timedelta) -> None: ...
 
 
+class Reserve(Protocol):
+    """Spaces pulls of one subject out, over all processes; blocking."""
+
+    def __call__(self, tenant: str, subject: str, *, gap: timedelta) -> timedelta:
+        """Zero: pull now; else how long to wait. See `PullRepository.reserve`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Times; a rehearsal shortens them."""
 
     confirm_deletion_after: timedelta = timedelta(seconds=30)
-    between_pulls: timedelta = timedelta(seconds=2)  # of one user, by one process
+    between_pulls: timedelta = timedelta(seconds=2)  # of one user, by all processes
     brake_for: timedelta = timedelta(seconds=60)
 
 
@@ -45,5 +52,6 @@ class Collaborators:
     tell: Callable[[Sequence[Notice]], None]  # into the outbox; blocking
     connection_name: Callable[[str, str], str | None]  # (tenant, connection id) → name; blocking
     brake: Brake
+    reserve: Reserve
     clock: Clock
     offload: Offload

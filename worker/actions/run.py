@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from worker.actions.api import ActionEvent, Api, PostponedError, Pulls, Spacing
+from worker.actions.api import ActionEvent, Api, PostponedError, Pulls
 from worker.actions.binding import Action
 from worker.actions.collaborators import Collaborators, Settings
 from worker.domain.errors import ConfigurationError, PermanentError, TransientError, WorkerError
@@ -60,7 +60,6 @@ class Registry:
             raise ConfigurationError(f"actions: two of {trigger} are named {name}; give a `name`")
         self._with = collaborators
         self._settings = settings or Settings()
-        self._spacing = Spacing(self._settings.between_pulls)
         # an operator's blocking code hangs here, not in the threads that reach the store
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="action")
 
@@ -70,7 +69,7 @@ class Registry:
 
     def batch(self, events: Iterable[Event] = ()) -> Batch:
         """For these events about one subject, all claimed already."""
-        pulls = Pulls(self._with, self._spacing, events)
+        pulls = Pulls(self._with, self._settings.between_pulls, events)
         return Batch(self, pulls, self._with, self._settings, self._threads)
 
 

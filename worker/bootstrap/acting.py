@@ -14,6 +14,7 @@ from worker.domain.ports import Notice
 from worker.settings import Settings
 from worker.store.connections import ConnectionRepository
 from worker.store.notices import NoticeRepository
+from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
 from worker.vault import AesVault
 
@@ -30,6 +31,7 @@ def registry_of(
     """What a worker process runs for each event."""
     notices = NoticeRepository(base.engine)
     tenants = TenantRepository(base.engine, vault)
+    pulls = PullRepository(base.engine)
 
     def tell(told: Sequence[Notice]) -> None:
         notices.tell(told, now=base.clock.now())
@@ -42,6 +44,9 @@ def registry_of(
         found = connections.get_by_id(tenant, connection_id)
         return found.name if found else None
 
+    def reserve(tenant: str, subject: str, *, gap: timedelta) -> timedelta:
+        return pulls.reserve(tenant, subject, gap=gap, now=base.clock.now())
+
     return Registry(
         bound_actions(base.settings),
         collaborators=Collaborators(
@@ -50,6 +55,7 @@ def registry_of(
             tell=tell,
             connection_name=connection_name,
             brake=brake,
+            reserve=reserve,
             clock=base.clock,
             offload=base.offload,
         ),
@@ -85,6 +91,7 @@ async def dry_run(base: Base, event: Event, *, only: str | None = None) -> dict[
             tell=lambda notices: asked.extend(f"notify {one.kind}" for one in notices),
             connection_name=lambda _tenant, _id: None,
             brake=lambda tenant, *, for_: asked.append(f"brake {tenant} {for_}"),
+            reserve=lambda _tenant, _subject, *, gap: timedelta(0),
             clock=base.clock,
             offload=base.offload,
         ),

@@ -78,7 +78,7 @@ class Limits:
     """How much one process takes in hand."""
 
     rows: int = 1000  # a claim; so many events about one user cost one pull
-    subjects: int = 16  # at once
+    subjects: int = 128  # at once; that many tenants / 8 may hang before another has to wait
     subjects_per_tenant: int = 8  # so that one tenant's flood or outage leaves room for others
     lease_for: timedelta = timedelta(seconds=120)
     attempts: int = 14  # about 12 h of backoff, then the row waits for a human

@@ -7,10 +7,10 @@ different users are ordered too: an identity that is being linked may be read th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.engine import reading, writing
@@ -67,6 +67,32 @@ class PullRepository:
                 .returning(PullRow.missing)
             )
             return connection.execute(counted).scalar_one_or_none() or 0
+
+    def reserve(self, tenant: str, subject: str, *, gap: timedelta, now: datetime) -> timedelta:
+        """Zero: this process may pull; else how long to leave it, for somebody does or just did.
+
+        One in each `gap`, over all processes. A reservation from the future (a clock was stepped)
+        binds nobody.
+        """
+        with writing(self._engine) as connection:
+            taken = _insert(connection, PullRow).values(
+                tenant=tenant, subject=subject, fence=0, missing=0, reserved_at=now
+            )
+            free = or_(
+                PullRow.reserved_at.is_(None),
+                PullRow.reserved_at <= now - gap,
+                PullRow.reserved_at > now + gap,
+            )
+            taken = taken.on_conflict_do_update(
+                index_elements=["tenant", "subject"], set_={"reserved_at": now}, where=free
+            )
+            if connection.execute(taken.returning(PullRow.tenant)).first() is not None:
+                return timedelta(0)
+            held = select(PullRow.reserved_at).where(
+                PullRow.tenant == tenant, PullRow.subject == subject
+            )
+            at = connection.execute(held).scalar_one() or now
+        return max(at + gap - now, timedelta(milliseconds=10))
 
     def last_begun(self, tenant: str, subject: str) -> datetime | None:
         """When the latest pull that has ended began: whatever happened before it is in."""
