@@ -3,6 +3,7 @@
 import pytest
 
 from tests.handout.conftest import ask
+from worker.domain.ports import AuditRecord
 from worker.handout.explain import what_next
 
 CASES = {
@@ -95,3 +96,37 @@ def test_no_read_selects_a_refresh_token(engine, repository, grants, clock):
     selected = [text for text in said if "SELECT" in text.upper() or "UPDATE" in text.upper()]
     assert len(selected) >= 8
     assert not any("refresh_token" in text or "refresh_key" in text for text in selected)
+
+
+def renewed_together(repository, grants, clock, *ids):
+    """What settling leaves of a group of renewals: one entry, and each row's instant."""
+    at = clock.now()
+    told = [[str(grant), grants.row(grant).generation + 1, 7] for grant in ids]
+    detail = {"grants": told}
+    repository.record(
+        [AuditRecord(at=at, actor="worker:n1", verb="renewed", tenant="acme", detail=detail)]
+    )
+    for grant in ids:
+        grants.renew(grant, "at-next")
+
+
+def test_renewals_written_in_groups_are_in_the_history(repository, grants, clock):
+    ours, other = grants.add(), grants.add(identity_user_id="105")
+    for _ in range(3):
+        renewed_together(repository, grants, clock, other, ours)
+        clock.advance(3600)
+    renewed_together(repository, grants, clock, other)
+    told = repository.timeline(ours, 10)
+    assert [moment.verb for moment in told] == ["renewed"] * 3
+    assert [moment.detail for moment in told] == [
+        {"generation": generation, "fence": 7} for generation in (3, 2, 1)
+    ]
+
+
+def test_the_history_is_bounded(repository, grants, clock):
+    grant = grants.add()
+    for _ in range(5):
+        renewed_together(repository, grants, clock, grant)
+        clock.advance(3 * 86_400)
+    assert len(repository.timeline(grant, 10)) == 3, "a week before the latest renewal"
+    assert len(repository.timeline(grant, 2)) == 2

@@ -14,6 +14,7 @@ from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, Forward, Moment, 
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.held import Ask, HeldGrant, Withheld
 from worker.domain.ports import AuditRecord
+from worker.store import history
 from worker.store.engine import reading, writing
 from worker.store.tables import AuditRow, CandidateRow, ConnectionRow, GrantRow
 
@@ -128,15 +129,7 @@ class HandoutRepository:
 
     def timeline(self, grant: GrantId, limit: int) -> Sequence[Moment]:
         """Newest first."""
-        asked = (
-            select(AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.detail)
-            .where(AuditRow.grant_id == grant)
-            .order_by(AuditRow.at.desc(), AuditRow.chain, AuditRow.seq.desc())
-            .limit(limit)
-        )
-        with reading(self._engine) as reader:
-            rows = reader.execute(asked).all()
-        return [Moment(at=r.at, actor=r.actor, verb=r.verb, detail=r.detail) for r in rows]
+        return history.timeline(self._engine, grant, limit)
 
     def candidates(self, grant: GrantId) -> Mapping[str, int]:
         """Unspent refresh tokens beside the current one, counted by why they are kept."""
