@@ -229,6 +229,8 @@ def test_the_class_is_never_laxer_than_the_provider(name: str) -> None:
     if kind.rotation is Rotation.G:
         assert kind.grace_seconds <= plays.grace_s
     assert kind.entry.lifetimes.access_ends_at_refresh == (plays.kills_access_after_s == 0)
+    if life := kind.lifetimes.access:
+        assert life.total_seconds() <= plays.access_lifetime_s
 
 
 # ---------------------------------------------------------------- 6, 7: dead grant, wrong client
