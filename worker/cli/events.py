@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from worker.bootstrap.acting import bound_actions
+from worker.bootstrap.base import intake_of
 from worker.cli import context
 from worker.cli.output import Json, out, print_facts, print_json, print_table
 from worker.domain.errors import ConfigurationError
 from worker.domain.event import Event, Source, Trigger
+from worker.events import reread
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.inbox import InboxRepository
 
@@ -54,15 +56,26 @@ def failed(
 
 @events.command("replay")
 def replay(
-    ids: Annotated[list[int] | None, typer.Argument(help="Events; all failed by default.")] = None,
+    ids: Annotated[
+        list[int] | None, typer.Argument(help="Events; all failed and unreadable by default.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try failed events again, each from the action that failed."""
+    """Try failed events again, each from the action that failed, and read unreadable ones again:
+    a newer version may understand them.
+    """
     with context.opened() as base:
-        count = InboxRepository(base.engine).replay(ids or None, now=base.clock.now())
-        if count:
+        inbox = InboxRepository(base.engine)
+        count = inbox.replay(ids or None, now=base.clock.now())
+        mended, left = reread(intake_of(base), inbox, ids or None)
+        if count or mended:
             base.hints.events()
-    print_json({"replayed": count}) if as_json else out.print(f"{count} events are tried again")
+    if as_json:
+        print_json({"replayed": count, "read_after_all": mended, "unreadable": left})
+        return
+    out.print(f"{count} events are tried again")
+    if mended or left:
+        out.print(f"{mended} unreadable ones were understood after all, {left} were not")
 
 
 @actions.command("list")

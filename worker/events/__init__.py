@@ -8,6 +8,7 @@ broker come in here: `ingress` and `queue` bring bodies, `bootstrap` brings the 
 from worker.events.accept import Counts, Intake
 from worker.events.bodies import Reading, TenantFacts, Unreadable, read_body
 from worker.events.process import Processor
+from worker.events.reread import reread
 from worker.events.spool import Spool
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "TenantFacts",
     "Unreadable",
     "read_body",
+    "reread",
 ]

@@ -75,6 +75,10 @@ class Intake:
         self._note_away()
         return await offload(self._to_spool, tenant, source, reading)
 
+    def knows(self, tenant: str) -> bool:
+        """Whether the tenant is one of those configured."""
+        return tenant in self._tenants
+
     def read(
         self, tenant: str, source: Source, body: bytes, *, delivery_id: str | None = None
     ) -> Reading:

@@ -199,6 +199,14 @@ class InboxRepository:
                 connection.execute(_REPLAY, [{**row, "b_now": now} for row in rows])
         return len(rows)
 
+    def unreadable(self, ids: Sequence[int] | None = None) -> list[int]:
+        """Rows that are kept raw, oldest first; of those named, or all."""
+        query = select(_inbox.c.id).where(_inbox.c.state == "unreadable").order_by(_inbox.c.id)
+        if ids is not None:
+            query = query.where(_inbox.c.id.in_(ids))
+        with reading(self._engine) as connection:
+            return list(connection.execute(query).scalars())
+
     def raw(self, row_id: int) -> tuple[str, Source, bytes] | None:
         """Tenant, source and bytes of an unreadable row, to read it again with newer code."""
         query = select(_inbox.c.tenant, _inbox.c.source, _inbox.c.raw).where(
