@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
 from tests.clock import T0
+from tests.planted import plant, row_of
 from worker.domain.errors import TamperError
 from worker.domain.exchange import ConnectionConfig
+from worker.domain.grant import GrantId
 from worker.domain.secret import Secret
 from worker.store.connections import ConnectionRepository, without_secrets
 from worker.store.engine import reading, writing
@@ -89,6 +92,60 @@ def test_a_stop_outlives_a_reading_until_it_is_reopened(connections: ConnectionR
     assert stopped.stopped == "invalid_client"
     connections.reopen("acme", "google-oauth2")
     assert connections.get("acme", "google-oauth2") == GOOGLE
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"client_secret": Secret("a-new-one")},
+        {"client_id": "client-2"},
+        {"options": {"token_endpoint": "https://login.example/token"}},
+        {"headers": {}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_reading_that_brings_something_new_reopens_a_stopped_connection(
+    connections: ConnectionRepository, change: dict[str, Any]
+) -> None:
+    connections.stop("acme", "google-oauth2", reason="invalid_client", now=T0)
+    connections.put(replace(GOOGLE, fetched_at=T0 + timedelta(hours=1)), options_seen=True)
+    assert (found := connections.get("acme", "google-oauth2"))
+    assert found.stopped == "invalid_client", "the same again mends nothing"
+    connections.put(replace(GOOGLE, **change), options_seen=False)
+    assert (found := connections.get("acme", "google-oauth2"))
+    assert found.stopped == "invalid_client", "options that could not be seen say nothing"
+    connections.put(replace(GOOGLE, **change), options_seen=True)
+    assert (found := connections.get("acme", "google-oauth2"))
+    assert found.stopped is None
+
+
+def test_grants_that_waited_for_a_connection_fall_due_when_it_is_mended(
+    connections: ConnectionRepository, engine: Engine, vault: AesVault
+) -> None:
+    now = datetime.now(UTC)
+
+    def planted(minutes: float, code: str | None, **columns: Any) -> GrantId:
+        due_at = now + timedelta(minutes=minutes)
+        return plant(engine, vault, rt=None, now=now, due_at=due_at, last_error=code, **columns)
+
+    waiting = [planted(n + 0.5, "connection_stopped") for n in range(12)]
+    blamed = planted(9, "invalid_client")
+    left = {
+        "well": planted(9, None),
+        "backs off": planted(9, "http_503", failures=3),
+        "another's": planted(9, "connection_stopped", connection="other"),
+        "dead": planted(9, "invalid_grant", state="needs_reauth"),
+        "not before": planted(9, "connection_stopped", not_before=now + timedelta(minutes=8)),
+    }
+    before = {name: row_of(engine, grant).due_at for name, grant in left.items()}
+    connections.stop("acme", "google-oauth2", reason="invalid_client", now=now)
+    connections.reopen("acme", "google-oauth2")
+    dues = [row_of(engine, grant).due_at for grant in [*waiting, blamed]]
+    soonest, latest = now + timedelta(seconds=5), now + timedelta(seconds=45)
+    assert all(soonest < due < latest for due in dues), "not before every process knows of it"
+    assert dues[:-1] == sorted(dues[:-1]), "in the order they stood in"
+    assert len(set(dues)) > 10, "spread"
+    assert before == {name: row_of(engine, grant).due_at for name, grant in left.items()}
 
 
 def test_an_approved_host_outlives_a_reading(connections: ConnectionRepository) -> None:

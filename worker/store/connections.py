@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, select, update
+from sqlalchemy import Connection, Engine, Row, select, update
 
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.ports import Vault
 from worker.domain.secret import Secret
+from worker.store import reopening
 from worker.store.engine import reading, writing
 from worker.store.tables import ConnectionRow
 from worker.store.upsert import insert_into
@@ -49,8 +50,10 @@ class ConnectionRepository:
         return [self._config(row) for row in rows]
 
     def put(self, config: ConnectionConfig, *, options_seen: bool) -> None:
-        """Remember what the tenant said; a stop, a brake and the approved host stay as they are.
+        """Remember what the tenant said; a brake and the approved host stay as they are.
 
+        A stop stays too, unless the tenant now says something else than when it was stopped: then
+        it may be mended, and one attempt shows whether it is.
         Without the scope `read:connections_options` Auth0 leaves the options out
         (`options_seen` False): then the options and secrets of an earlier reading stay.
         """
@@ -67,6 +70,7 @@ class ConnectionRepository:
             "secrets": self._sealed(config),
         }
         with writing(self._engine) as connection:
+            mended = options_seen and self._mended(connection, config)
             insert = insert_into(connection, ConnectionRow)
             connection.execute(
                 insert.values(
@@ -76,13 +80,17 @@ class ConnectionRepository:
                     set_={**told, **(options if options_seen else {})},
                 )
             )
+            if mended:
+                reopening.reopen(connection, config.tenant, config.name, datetime.now(UTC))
 
     def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
         """Take it out of renewal until somebody mends it; the first reason stands (I9)."""
         self._update(tenant, name, _table.c.stopped.is_(None), stopped=reason, stopped_at=now)
 
     def reopen(self, tenant: str, name: str) -> None:
-        self._update(tenant, name, stopped=None, stopped_at=None)
+        """Somebody mended it: the grants that waited for that fall due within half a minute."""
+        with writing(self._engine) as connection:
+            reopening.reopen(connection, tenant, name, datetime.now(UTC))
 
     def approve_host(self, tenant: str, name: str, host: str) -> None:
         """From now on refresh tokens of this connection go to `host` and nowhere else (I13)."""
@@ -137,6 +145,16 @@ class ConnectionRepository:
             approved_host=row.approved_host,
             stopped=row.stopped,
         )
+
+    def _mended(self, connection: Connection, config: ConnectionConfig) -> bool:
+        """Whether a stopped connection differs in anything that renewing uses."""
+        this = (_table.c.tenant == config.tenant, _table.c.name == config.name)
+        row = connection.execute(select(_table).where(*this)).first()
+        if row is None or row.stopped is None:
+            return False
+        before = (row.client_id, row.options, *self._opened(row))
+        options = without_secrets(config.options)
+        return before != (config.client_id, options, config.client_secret, dict(config.headers))
 
     def _sealed(self, config: ConnectionConfig) -> bytes | None:
         secret = config.client_secret.text() if config.client_secret else None
