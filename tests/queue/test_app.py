@@ -1,8 +1,9 @@
 """The settings that keep messages from being lost, doubled, read or forged, per broker."""
 
 import pytest
+from celery.worker.control import Panel
 
-from worker.queue.app import celery_app, queue_of, worker_arguments
+from worker.queue.app import celery_app, looks_only, queue_of, worker_arguments
 from worker.settings import load
 
 BROKERS = {
@@ -63,3 +64,11 @@ def test_a_worker_neither_gossips_nor_mingles():
     arguments = worker_arguments(concurrency=4, queues=["events"])
     assert {"--without-gossip", "--without-mingle", "--pool=threads"} <= set(arguments)
     assert "--queues=events" in arguments
+
+
+def test_remote_control_may_look_and_do_nothing_else():
+    """Whoever reaches the broker could else shut workers down (`looks_only`)."""
+    commands = dict.fromkeys([*Panel.meta, "ping", "stats", "enable_events"], 1)
+    looks_only(commands)
+    assert {"ping", "stats", "enable_events", "active_queues"} <= set(commands)
+    assert not {"shutdown", "revoke", "terminate", "cancel_consumer", "objgraph"} & set(commands)

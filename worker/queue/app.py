@@ -8,7 +8,7 @@ measured under kill -9 of workers and broker (docs/operating.md tells which and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,22 @@ def _files(folder: Path) -> Mapping[str, Any]:
         # A polling transport hands over one prefetch window per poll.
         "worker_prefetch_multiplier": 16,
     }
+
+
+_LOOKS = {
+    *("active", "active_queues", "clock", "conf", "hello", "ping", "query_task", "registered"),
+    *("reserved", "revoked", "scheduled", "stats"),
+    *("enable_events", "disable_events", "heartbeat"),
+}
+
+
+def looks_only(commands: MutableMapping[str, Any]) -> None:
+    """Leave of a worker's remote-control commands those that look, which is all Flower needs.
+
+    Whoever reaches the broker could else shut workers down, or have them serve other queues.
+    """
+    for name in set(commands) - _LOOKS:
+        del commands[name]
 
 
 def worker_arguments(*, concurrency: int, queues: Iterable[str] = (), name: str = "") -> list[str]:

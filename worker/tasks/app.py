@@ -18,6 +18,7 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from celery.worker.control import Panel
 
 from worker import settings as _settings
 
@@ -29,7 +30,7 @@ from worker.bootstrap.schedule import StoreSchedule  # noqa: E402
 from worker.bootstrap.tick import tick  # noqa: E402
 from worker.bootstrap.working import JOBS, Worker  # noqa: E402
 from worker.monitoring import logs, metrics  # noqa: E402
-from worker.queue.app import celery_app  # noqa: E402
+from worker.queue.app import celery_app, looks_only  # noqa: E402
 from worker.queue.consumer import consumer_step  # noqa: E402
 from worker.tasks.beat import TICK, Ticker  # noqa: E402
 from worker.tasks.shells import register  # noqa: E402
@@ -85,6 +86,7 @@ def _scheduler_starts(**_signal: Any) -> None:
 @worker_init.connect
 def _worker_starts(**_signal: Any) -> None:
     """Before the broker is asked for anything: renewal does not wait for it."""
+    looks_only(Panel.data)
     worker().start()
     if settings.metrics_port is not None:
         metrics.serve(settings.host, settings.metrics_port)
