@@ -63,7 +63,7 @@ def test_the_command_line_accepts_what_a_document_shows(words):
 @pytest.mark.parametrize("words", ours("make"))
 def test_make_has_the_target_that_a_document_shows(words):
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert [w for w in words if "=" not in w][0] in targets
+    assert next(w for w in words if "=" not in w) in targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -141,7 +141,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Shows in the audit.")],
     *,
     scope: Annotated[
-        str, typer.Option(help="[verb,verb:]tenant[/connection[/user]]; `*` matches any run.")
+        str, typer.Option(help=r"\[verb,verb:]tenant\[/connection\[/user]]; `*` matches any run.")
     ] = "*",
     days: Annotated[
         int | None, typer.Option(min=1, help="Expires after; never by default.")
