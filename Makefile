@@ -38,7 +38,7 @@ drill: $(VENV)/.dev ## the long form of the fault drills (SEED=… replays one s
 	@EVERGRANT_DRILL=long EVERGRANT_SEED="$(SEED)" $(BIN)/python -m pytest -m drill --timeout 7200 tests $(DRILL)
 
 services: ## Debian: the servers that `make test` starts throwaway copies of
-	apt-get install -y --no-install-recommends postgresql redis-server rabbitmq-server
+	apt-get install -y --no-install-recommends postgresql redis-server rabbitmq-server nodejs
 
 lock: $(VENV)/.dev ## renew the two lock files
 	@for extra in "" "--extra dev"; do \
