@@ -4,10 +4,12 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from tests.clock import T0
 from tests.handout.conftest import ask, key
 from worker.domain.errors import NotFoundError, TamperError, TransientError
+from worker.domain.held import Ask
 from worker.domain.refusals import (
     AmbiguousError,
     AwayError,
@@ -15,6 +17,8 @@ from worker.domain.refusals import (
     GoneError,
     NeedsLoginError,
 )
+from worker.store.engine import reading
+from worker.store.tables import ConnectionRow
 
 
 async def test_a_fresh_token_is_handed_out(handout, grants, clock):
@@ -312,3 +316,29 @@ async def test_a_blocked_users_token_stays_in_and_the_app_hears_why(handout, gra
         await handout.token(key(), ask())
     assert (refused.value.reason, refused.value.who) == ("user_blocked", "operator")
     assert renewer.hints == []
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_refused_token_teaches_its_age_where_no_end_is_told(
+    engine, grants, handout, renewer, clock, told
+):
+    """What the answers tell is believed; only where they are silent do refusals speak."""
+    grants.add_connection()
+    long_ago = clock.now() - timedelta(hours=2)
+    silent = {} if told else {"expiry": "untold", "expires_at": None}
+    for n in range(3):
+        user = f"google-oauth2|{n}"
+        grant = grants.add(
+            user_id=user,
+            identity_user_id=str(n),
+            issued_at=long_ago,
+            renewed_at=long_ago,
+            due_at=clock.now() + timedelta(hours=1),
+            **silent,
+        )
+        renewer.on_hint = lambda grant=grant: grants.renew(grant, "at-1")
+        await handout.token(key(), Ask(tenant="acme", connection="google", user_id=user, stale=0))
+    with reading(engine) as db:
+        learned = db.execute(select(ConnectionRow.learned)).scalar_one()
+    ages = [round(age) for age in learned.get("refused", {}).values()]
+    assert ages == ([] if told else [7200, 7200, 7200])

@@ -9,14 +9,20 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import select, update
 
-from tests.planted import opened, plant_connection, row_of
+from tests.planted import HOUR, opened, plant_connection, row_of
 from tests.simulation.provider import FakeEntry, Ledger, answer
 from tests.simulation.virtual_time import run
 from tests.simulation.world import Fault, seconds
+from worker.domain.burial import Selection
 from worker.domain.exchange import Limits, Rotation
 from worker.domain.grant import GrantState
+from worker.domain.secret import Secret
+from worker.store import outbox
+from worker.store.audit import AuditLog
+from worker.store.connections import ConnectionRepository
 from worker.store.engine import reading, writing
 from worker.store.tables import GrantRow, OutboxRow
+from worker.store.tombstones import TombstoneRepository
 
 
 def notices(w):
@@ -288,6 +294,51 @@ def test_a_deleted_grant_is_not_sent_even_if_it_was_claimed_before(world):
         w.network.faults = lambda _: process.engine.abandon([grant]) or Fault(connect=1.0)
         await process.drain(budget=0.5)
         assert w.network.sent == []
+
+    run(story())
+
+
+@pytest.mark.parametrize("rotation", [Rotation.N, Rotation.F])
+def test_a_grant_deleted_by_another_process_after_its_claim_is_not_sent(world, rotation):
+    """I14: the gate learns within a second of what was deleted elsewhere."""
+
+    async def story():
+        w = world(rotation)
+        grant, other = w.plant("r0"), w.plant("r1")
+        process = w.start()
+        w.network.faults = lambda _: Fault(connect=2.0)
+        draining = asyncio.create_task(process.drain(budget=10))
+        await asyncio.sleep(0.5)
+        assert row_of(w.store, grant).attempt is not None
+        TombstoneRepository(w.store, AuditLog("cli"), outbox.add).bury(
+            Selection(tenant="acme", grant=grant), why="asked", actor="cli:x", now=w.now()
+        )
+        await draining
+        assert [token for _, token in w.network.sent] == ["r1"]
+        assert row_of(w.store, grant).state == GrantState.TOMBSTONED
+        assert row_of(w.store, other).generation == 1
+
+    run(story())
+
+
+def test_what_waited_for_a_mended_connection_is_renewed_within_half_a_minute(world):
+    """I9: the secret is put right at Auth0, read anew, and nobody waits out ten minutes."""
+
+    async def story():
+        w = world(Rotation.F)
+        grants = [w.plant(f"r{n}", life=HOUR * 2) for n in range(20)]
+        wrong = Fault(answer=answer(401, {"error": "invalid_client"}))
+        w.network.faults = lambda _: wrong
+        process = w.start()
+        await process.drain(budget=5)
+        assert w.config().stopped == "invalid_client"
+        w.network.faults = lambda _: Fault()
+        mended = replace(w.config(), client_secret=Secret("the right one"), fetched_at=w.now())
+        ConnectionRepository(w.store, w.vault).put(mended, options_seen=True)
+        for _ in range(60):
+            await process.drain(budget=0.5)
+            await asyncio.sleep(0.5)
+        assert 0 not in {row_of(w.store, grant).generation for grant in grants}
 
     run(story())
 

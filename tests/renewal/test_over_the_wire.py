@@ -23,6 +23,7 @@ from worker.store.audit import AuditLog
 from worker.store.claims import ClaimsRepository
 from worker.store.connections import ConnectionRepository
 from worker.store.hosts import HostRepository
+from worker.store.learning import LearningRepository
 from worker.store.settling import SettlingRepository
 
 
@@ -103,6 +104,7 @@ def renewing(engine, vault, connections, directory, overrides):
         endpoint=HttpTokenEndpoint(allow_loopback=True),
         vault=vault,
         hosts=HostRepository(engine),
+        learning=LearningRepository(engine, tell=outbox.add),
         pull=FakePull(),
         clock=clock,
         offload=threads,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from worker.domain.exchange import (
@@ -117,6 +117,7 @@ class FakeEntry:
     """Meets `Provider`: refresh token in the body, JSON out."""
 
     not_renewable: str | None = None
+    introspects = False
     lifetimes = NO_LIMITS
 
     def __init__(self, name: str, ledger: Ledger, *, declared: Rotation | None = None) -> None:
@@ -168,15 +169,30 @@ class FakeEntry:
                 code=error,
                 retry_after=timedelta(seconds=float(asked)) if asked else None,
             )
-        life = float(str(body["expires_in"]))
+        life = body.get("expires_in")
         tokens = TokenSet(
             access_token=access,
             refresh_token=_secret(body.get("refresh_token")),
             issued_at=asked_at,
-            expiry=ExpiryKind.AT,
-            expires_at=asked_at + timedelta(seconds=life),
+            expiry=ExpiryKind.UNTOLD if life is None else ExpiryKind.AT,
+            expires_at=None if life is None else asked_at + timedelta(seconds=float(str(life))),
         )
         return Reading(verdict=Verdict.RENEWED, code="ok", tokens=tokens)
+
+    def introspection(
+        self, connection: ConnectionConfig, *, access_token: Secret, now: datetime
+    ) -> WireRequest:
+        return WireRequest(
+            method="POST",
+            url=f"https://{self.host}/introspect",
+            host=self.host,
+            headers={},
+            body=access_token.reveal(),
+        )
+
+    def read_introspection(self, answer: Answered, *, now: datetime) -> datetime | None:
+        ends = _parsed(answer).get("exp")
+        return datetime.fromtimestamp(float(str(ends)), UTC) if ends else None
 
     def read_imported(self, **_: object) -> ImportedExpiry:
         raise AssertionError("renewing never imports")

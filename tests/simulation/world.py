@@ -40,6 +40,7 @@ from worker.store.claims import ClaimsRepository
 from worker.store.connections import ConnectionRepository
 from worker.store.engine import open_engine
 from worker.store.hosts import HostRepository
+from worker.store.learning import LearningRepository
 from worker.store.settling import SettlingRepository
 from worker.store.tables import Base
 
@@ -250,6 +251,7 @@ class Process:
             endpoint=_Endpoint(self),
             vault=world.vault,
             hosts=HostRepository(world.store),
+            learning=LearningRepository(world.store, tell=outbox.add),
             pull=world.pull,
             clock=_Clock(self),
             offload=self.offload,  # type: ignore[arg-type]

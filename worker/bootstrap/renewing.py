@@ -11,6 +11,7 @@ from worker.store import outbox
 from worker.store.claims import ClaimsRepository
 from worker.store.connections import ConnectionRepository
 from worker.store.hosts import HostRepository
+from worker.store.learning import LearningRepository
 from worker.store.settling import SettlingRepository
 
 
@@ -44,6 +45,7 @@ def engine_of(
         endpoint=endpoint,
         vault=vault,
         hosts=HostRepository(base.engine),
+        learning=LearningRepository(base.engine, tell=outbox.add),
         pull=pull,
         clock=base.clock,
         offload=base.offload,

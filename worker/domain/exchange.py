@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from worker.domain.grant import TokenSet
+from worker.domain.learned import NOTHING, Learned
 from worker.domain.secret import Secret
 
 
@@ -137,3 +138,4 @@ class ConnectionConfig:
     approved_host: str | None  # token host pinned at first use (I13); None: not yet
     stopped: str | None  # why the whole connection is stopped; None: open
     enabled: bool = True
+    learned: Learned = NOTHING  # from what its provider answered

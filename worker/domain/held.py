@@ -104,6 +104,20 @@ def wanted_life(held: HeldGrant, asked: timedelta | None) -> timedelta:
     return asked if asked < life else life / 5
 
 
+def tells_its_life(before: HeldGrant, after: HeldGrant, ask: Ask) -> bool:
+    """Whether a refused access token shows how long the tokens of its connection live.
+
+    Only where no answer tells: one that we renewed ourselves, so that its age is known, and whose
+    renewal went well, so that it was not the consent that had ended.
+    """
+    return (
+        ask.stale == before.generation
+        and before.expiry is ExpiryKind.UNTOLD
+        and before.renewed_at is not None
+        and after.generation > before.generation
+    )
+
+
 def use_until(held: HeldGrant, now: datetime, *, dies_when_renewed: bool) -> datetime:
     """Until when a caller may keep the access token without asking again (I10).
 

@@ -136,6 +136,10 @@ class Provider(Protocol):
     ) -> ImportedExpiry:
         """What Auth0's copy says about expiry: kind, instant; no issue time: due."""
 
+    @property
+    def introspects(self) -> bool:
+        """Whether `introspection` may have a question to ask."""
+
     def introspection(
         self, connection: ConnectionConfig, *, access_token: Secret, now: datetime
     ) -> WireRequest | None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from worker.domain.forward import Forward, Moment
-from worker.domain.grant import GrantId
+from worker.domain.grant import GrantId, GrantKey
 from worker.domain.held import Ask, HeldGrant
 from worker.domain.ports import AuditRecord
 
@@ -28,8 +28,14 @@ class HeldGrants(Protocol):
     def bring_forward(self, grant: GrantId, now: datetime, *, actor: str) -> Forward:
         """Make it due now if I12 allows; one statement decides, so a flood wins nothing."""
 
+    def refused(self, key: GrantKey, grant: GrantId, *, age: float) -> None:
+        """Its access token was refused at that age in seconds, though no answer named an end."""
+
     def why_stopped(self, tenant: str, connection: str) -> str | None:
         """Why the whole connection is not renewed; None: it is."""
+
+    def problems(self, tenant: str, connection: str) -> Sequence[str]:
+        """Codes of what an admin has to mend at the connection."""
 
     def timeline(self, grant: GrantId, limit: int) -> Sequence[Moment]:
         """The latest audit entries of a grant, newest first."""

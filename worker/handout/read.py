@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from worker.domain.access import ApiKey, Verb
-from worker.domain.errors import NotFoundError, TamperError, WorkerError
+from worker.domain.errors import NotFoundError, TamperError, TransientError, WorkerError
 from worker.domain.grant import GrantState
 from worker.domain.held import (
     GONE,
@@ -16,6 +17,7 @@ from worker.domain.held import (
     HeldGrant,
     Withheld,
     enough,
+    tells_its_life,
     usable,
     use_until,
     who_must_act,
@@ -116,10 +118,19 @@ class Handout:
     async def _freshened(self, holder: HeldGrant, ask: Ask, *, actor: str) -> HeldGrant:
         retry_at = None
         if holder.state is GrantState.ACTIVE and holder.renewable:
+            before = holder
             holder, retry_at = await self._forced.renewed(holder, actor=actor)
+            if tells_its_life(before, holder, ask):
+                await self._learn(before)
         if usable(holder, ask, self._clock.now()):
             return holder  # shorter than asked at worst; `expires_in` says so
         raise await self._refusal(holder, retry_at)
+
+    async def _learn(self, refused: HeldGrant) -> None:
+        """Nobody tells how long these tokens live; a refusal tells that this one was too old."""
+        age = (self._clock.now() - refused.issued_at).total_seconds()
+        with suppress(TransientError):
+            await self._offload(self._grants.refused, refused.key, refused.id, age=age)
 
     async def _refusal(self, holder: HeldGrant, retry_at: datetime | None) -> WorkerError:
         """Nothing valid is left: say whether time, the user or the operator mends it."""

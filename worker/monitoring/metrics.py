@@ -56,6 +56,11 @@ IN_FLIGHT = Gauge(
 TAKEOVERS = Counter(
     "evergrant_takeovers", "Claims retaken from an attempt that died.", ["provider"]
 )
+PROVIDER_CHANGES = Counter(
+    "evergrant_provider_changes",
+    "Connections on which a provider treats refresh tokens otherwise than its entry says.",
+    ["provider", "change"],
+)
 JOURNAL_SYNC = Histogram(
     "evergrant_journal_sync_seconds", "One group fdatasync of the journal.", buckets=_SYNC
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from worker.domain.exchange import (
     Salvaged,
     WireRequest,
 )
+from worker.domain.learned import shorter
 from worker.domain.ports import ImportedExpiry
 from worker.domain.secret import Secret
 from worker.providers import asking, explain, hooks, imported, reading, refusals, revoking
@@ -98,9 +100,11 @@ class CatalogueProvider:
     def grace_seconds(self) -> float:
         return self.kind.grace_seconds
 
-    @property
+    @cached_property
     def lifetimes(self) -> Lifetimes:
-        return self.kind.lifetimes
+        """The entry's; where no end is told, no longer than this connection has shown."""
+        declared, learned = self.kind.lifetimes, self.connection.learned.life
+        return replace(declared, access=shorter(declared.access, learned)) if learned else declared
 
     @property
     def limits(self) -> Limits:
@@ -151,6 +155,10 @@ class CatalogueProvider:
             issued_at=issued_at,
             now=now,
         )
+
+    @property
+    def introspects(self) -> bool:
+        return self.kind.entry.hook == hooks.INTROSPECT
 
     def introspection(
         self, connection: ConnectionConfig, *, access_token: Secret, now: datetime

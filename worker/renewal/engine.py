@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import structlog
 
 from worker.domain.attempt import Brought, Ending, Fate, Settled
-from worker.domain.errors import TransientError
+from worker.domain.errors import TransientError, WorkerError
 from worker.domain.grant import Claim, GrantId
 from worker.domain.ports import (
     Catalogue,
@@ -30,7 +31,8 @@ from worker.renewal.endings import Endings
 from worker.renewal.exchange import Exchanger
 from worker.renewal.finding import Claimed, Finder
 from worker.renewal.lanes import Lane
-from worker.renewal.ports import Claims, Hosts, Journal, NodeJournals, Settling
+from worker.renewal.lessons import Lessons
+from worker.renewal.ports import Claims, Hosts, Journal, Learning, NodeJournals, Settling
 from worker.renewal.prepared import Prepared
 from worker.renewal.replaying import Replayer
 from worker.renewal.resolving import Resolver
@@ -41,6 +43,7 @@ OVERDUE = timedelta(seconds=15)  # unclaimed for so long: whoever should have be
 STOP_PATIENCE = 150.0  # seconds; a strict provider's read timeout and some
 _FIRST_CLAIM = 16  # of a provider whose hosts are not known yet
 _LARGEST_CLAIM = 400
+_LOST_KEPT = 1.0  # seconds between looks at which of our claims were deleted elsewhere (I14)
 _PAUSES_KEPT = 2.0  # seconds between looks at pauses that other processes learnt of
 _IDLE = 0.05  # seconds between looks while a drain waits for places
 _LONGEST_IDLE = 0.5  # and while it waits for answers, with nothing due
@@ -63,6 +66,7 @@ class Engine:
         endpoint: TokenEndpoint,
         vault: Vault,
         hosts: Hosts,
+        learning: Learning,
         pull: Pull,
         clock: Clock,
         offload: Offload,
@@ -82,6 +86,7 @@ class Engine:
         self._pauses: Mapping[str, datetime] = {}  # of hosts, as all processes share them
         self._pauses_until = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching = False
         self._stopping = False
         self._resolver = Resolver(connections, catalogue, clock=clock, offload=offload)
         self._committer = Committer(
@@ -108,6 +113,15 @@ class Engine:
             live=self._live,
         )
         self._suspects = Suspects(pull, claims, offload=offload)
+        self._lessons = Lessons(
+            endpoint=endpoint,
+            vault=vault,
+            learning=learning,
+            resolver=self._resolver,
+            clock=clock,
+            offload=offload,
+            slot=self._slot,
+        )
         self._exchanger = Exchanger(
             endpoint=endpoint,
             salvager=Salvager(vault),
@@ -166,11 +180,12 @@ class Engine:
 
     def abandon(self, grants: Iterable[GrantId]) -> None:
         """These were deleted: attempts under way in this process must not send any more (I14)."""
-        self._exchanger.abandoned.update(grants)
+        deleted = set(grants)
+        self._exchanger.abandoned |= {key for key in self._live if key[0] in deleted}
 
     async def stop(self) -> None:
         """No new claims; exchanges under way run to their read timeout, and are written."""
-        self._stopping = self._exchanger.stopping = True
+        self._stopping = self._exchanger.stopping = self._lessons.stopping = True
         running = {task for lane in self._lanes.values() for task in lane.tasks()}
         if running:
             await asyncio.wait(running, timeout=STOP_PATIENCE)
@@ -207,7 +222,20 @@ class Engine:
         """From here on these attempts live in this process: nobody in it may retake them."""
         for one in claimed:
             self._live[one.claim.grant, one.claim.fence] = one.claim
+        if claimed and not self._watching:
+            self._watching = True
+            self._background(self._watch_claims())
         return claimed
+
+    async def _watch_claims(self) -> None:
+        """While attempts are under way: which of them somebody deleted in another process."""
+        while self._live:
+            await self._clock.sleep(_LOST_KEPT)
+            with suppress(WorkerError):  # a store that is away takes no deletion either
+                if claims := list(self._live.values()):
+                    lost = await self._offload(self._claims.lost, claims)
+                    self._exchanger.abandoned |= lost & self._live.keys()
+        self._watching = False
 
     async def _ready(self) -> bool:
         """I5: nothing is spent while store or journal cannot take what it would bring."""
@@ -234,6 +262,13 @@ class Engine:
             lane = self._lanes[host] = Lane(host, limits, clock=self._clock, work=self._work)
             self._pause(lane)
         return lane
+
+    def _slot(self, host: str) -> float | None:
+        """For questions beside renewals: a place in the host's rate; None: not now."""
+        lane, now = self._lanes.get(host), self._clock.monotonic()
+        if lane is None:
+            return 0.0
+        return None if lane.pace.shut_until(now) is not None else lane.pace.slot(now)
 
     def _lanes_of(self, provider: str) -> list[Lane]:
         return [self._lanes[host] for host in self._hosts_of.get(provider, ())]
@@ -271,10 +306,17 @@ class Engine:
         for ending in group:
             key = (ending.grant, ending.fence)
             claim = self._live.pop(key, None)
+            self._exchanger.abandoned.discard(key)
             if claim is None:
                 continue
             fate = settled.fates.get(key, Fate.LATE)
             self._count(claim, ending, fate, now)
+            if (
+                fate is Fate.APPLIED
+                and isinstance(ending, Brought)
+                and self._lessons.has_one(claim, ending)
+            ):
+                self._background(self._lessons.learn(claim, ending))
             if fate is Fate.SUSPECT or getattr(ending, "code", "") == "await_reread":
                 self._background(self._suspects.reread(claim))
 

@@ -67,7 +67,8 @@ class Exchanger:
         self._journaled = journaled
         self.stopping = False
         self.journal_away = False
-        self.abandoned: set[GrantId] = set()  # deleted meanwhile: the gate stays shut
+        # grant and fence of what was deleted or taken over meanwhile: the gate stays shut
+        self.abandoned: set[tuple[GrantId, int]] = set()
 
     async def make_ready(self, prepared: Prepared) -> Prepared | Ending:
         """Open what is spent, build the request, pin the host; an ending, if that fails."""
@@ -155,7 +156,7 @@ class Exchanger:
         return (
             self._clock.monotonic() < prepared.send_before
             and not self.stopping
-            and prepared.claim.grant not in self.abandoned
+            and (prepared.claim.grant, prepared.claim.fence) not in self.abandoned
         )
 
     async def _may_resend(self, prepared: Prepared) -> bool:

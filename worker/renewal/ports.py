@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Protocol
 
 from worker.domain.attempt import Brought, Ending, Settled, Unfinished
-from worker.domain.grant import Claim, GrantId
+from worker.domain.grant import Claim, GrantId, GrantKey
+from worker.domain.learned import Change
 
 
 class DueWork(Protocol):
@@ -48,6 +49,9 @@ class Claims(Protocol):
 
     def extend(self, claims: Sequence[Claim], *, lease: float) -> set[GrantId]:
         """Those of which the lease still was ours."""
+
+    def lost(self, claims: Sequence[Claim]) -> set[tuple[GrantId, int]]:
+        """Grant and fence of those that are ours no more: deleted, or taken over."""
 
     def reread(self, grant: GrantId) -> None: ...
 
@@ -116,6 +120,17 @@ class NodeJournals(Protocol):
         """Dead processes whose journals hold nothing that the store lacks."""
 
     def is_alive(self, process: str) -> bool: ...
+
+
+class Learning(Protocol):
+    """What answers taught. Synchronous. Raises everywhere: TransientError, the store is away."""
+
+    def end_told(
+        self, grant: GrantId, *, generation: int, expires_at: datetime, due_at: datetime | None
+    ) -> bool: ...
+
+    def changed(self, key: GrantKey, entry: str, change: Change, now: datetime) -> bool:
+        """True: nobody had noticed it on this connection before."""
 
 
 class Hosts(Protocol):

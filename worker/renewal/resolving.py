@@ -62,10 +62,11 @@ class Resolver:
         found = known.rules.get((entry, rotated_before))
         if found is None:
             provider = self.provider(key, entry)
+            changed = known.config is not None and entry in known.config.learned.rotating
             found = known.rules[entry, rotated_before] = rules_for(
                 provider.rotation,
                 grace_seconds=provider.grace_seconds,
-                rotated_before=rotated_before,
+                rotated_before=rotated_before or changed,
             )
         return found
 

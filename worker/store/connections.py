@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from worker.domain.exchange import ConnectionConfig
+from worker.domain.learned import learned_from
 from worker.domain.ports import Vault
 from worker.domain.secret import Secret
 from worker.store import reopening
@@ -81,16 +82,16 @@ class ConnectionRepository:
                 )
             )
             if mended:
-                reopening.reopen(connection, config.tenant, config.name, datetime.now(UTC))
+                reopening.reopen(connection, config.tenant, config.name, config.fetched_at)
 
     def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
         """Take it out of renewal until somebody mends it; the first reason stands (I9)."""
         self._update(tenant, name, _table.c.stopped.is_(None), stopped=reason, stopped_at=now)
 
-    def reopen(self, tenant: str, name: str) -> None:
+    def reopen(self, tenant: str, name: str, *, now: datetime | None = None) -> None:
         """Somebody mended it: the grants that waited for that fall due within half a minute."""
         with writing(self._engine) as connection:
-            reopening.reopen(connection, tenant, name, datetime.now(UTC))
+            reopening.reopen(connection, tenant, name, now or datetime.now(UTC))
 
     def approve_host(self, tenant: str, name: str, host: str) -> None:
         """From now on refresh tokens of this connection go to `host` and nowhere else (I13)."""
@@ -144,6 +145,7 @@ class ConnectionRepository:
             fetched_at=row.fetched_at,
             approved_host=row.approved_host,
             stopped=row.stopped,
+            learned=learned_from(row.learned),
         )
 
     def _mended(self, connection: Connection, config: ConnectionConfig) -> bool:

@@ -14,8 +14,9 @@ from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, Forward, Moment, 
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.held import Ask, HeldGrant, Withheld
 from worker.domain.ports import AuditRecord
-from worker.store import history
+from worker.store import history, outbox
 from worker.store.engine import reading, writing
+from worker.store.learning import LearningRepository
 from worker.store.tables import AuditRow, CandidateRow, ConnectionRow, GrantRow
 
 FORCED = "renewal_forced"  # the audit verb that is counted
@@ -120,12 +121,22 @@ class HandoutRepository:
                 return Forward(Push.DUE)
             return _why_not(connection, grant, now, retry_at)
 
+    def refused(self, key: GrantKey, grant: GrantId, *, age: float) -> None:
+        LearningRepository(self._engine, tell=outbox.add).refused(key, grant, age=age)
+
     def why_stopped(self, tenant: str, connection: str) -> str | None:
         asked = select(ConnectionRow.stopped).where(
             ConnectionRow.tenant == tenant, ConnectionRow.name == connection
         )
         with reading(self._engine) as reader:
             return reader.execute(asked).scalar_one_or_none()
+
+    def problems(self, tenant: str, connection: str) -> Sequence[str]:
+        asked = select(ConnectionRow.problems).where(
+            ConnectionRow.tenant == tenant, ConnectionRow.name == connection
+        )
+        with reading(self._engine) as reader:
+            return (reader.execute(asked).scalar_one_or_none() or "").split()
 
     def timeline(self, grant: GrantId, limit: int) -> Sequence[Moment]:
         """Newest first."""
