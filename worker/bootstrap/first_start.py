@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from worker.bootstrap.right_keyring import refuse_foreign_keys
 from worker.domain.errors import ConfigurationError
 from worker.journal import node_of
 from worker.settings import Settings
@@ -21,7 +23,9 @@ def first_start(settings: Settings) -> list[str]:
     Raises: ConfigurationError with the command to run.
     """
     node_of(settings.data_dir)  # before several processes ask for it at once
-    return [*_keyring(settings), *_schema(settings), *_least_key()]
+    done = [*_keyring(settings), *_schema(settings), *_least_key()]
+    _fits(settings)
+    return done
 
 
 def _keyring(settings: Settings) -> list[str]:
@@ -36,6 +40,15 @@ def _keyring(settings: Settings) -> list[str]:
     Path(settings.keyring).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     Keyring.create(settings.keyring)
     return [f"made a keyring: {settings.keyring} (back it up; without it no token opens)"]
+
+
+def _fits(settings: Settings) -> None:
+    engine = open_engine(settings.database_url)
+    try:
+        keyring = Keyring.load(settings.keyring, environment=os.environ)
+        refuse_foreign_keys(engine, keyring, settings.keyring)
+    finally:
+        engine.dispose()
 
 
 def _has_data(settings: Settings) -> bool:

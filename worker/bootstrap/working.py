@@ -15,6 +15,7 @@ from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.following import EVERY_LOG, EVERY_STREAM, Following, Rounds
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
+from worker.bootstrap.right_keyring import refuse_foreign_keys
 from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
 from worker.bootstrap.tick import SelfSweep
@@ -64,6 +65,8 @@ class Worker:
 
     def __init__(self, settings: Settings, *, celery: Any = None) -> None:
         self._base = open_base(settings, Role.WORKER, celery=celery)
+        keyring = self._base.vault().keyring
+        refuse_foreign_keys(self._base.engine, keyring, settings.keyring)
         self._loop = Loop("exchanges")
         self._parts = self._loop.call(_assembled(self._base))
         self.inlet = self._parts.inlet

@@ -85,7 +85,9 @@ def worker(
     settings = _start("worker", supervised=supervised)
     from worker.queue.app import worker_arguments
     from worker.tasks.app import app
+    from worker.tasks.app import worker as made
 
+    made()  # here, where what is wrong with it ends the process with a line
     app.worker_main(
         worker_arguments(
             concurrency=concurrency or settings.concurrency,

@@ -22,6 +22,7 @@ from worker.store.engine import reading, writing
 from worker.store.tables import ConnectionRow, GrantRow, TenantRow
 from worker.store.tenants import scope_of as tenant_scope
 
+_SAMPLE = 500  # grants
 _PASSES = 5  # rows locked by a renewal are passed over, and met again in the next pass
 
 
@@ -71,6 +72,18 @@ def unreadable(engine: Engine, keyring: Collection[str]) -> dict[str, int]:
         keyring: ids of the keys that are there and not disabled.
     """
     return {key: count for key, count in references(engine).items() if key not in keyring}
+
+
+def belongs(engine: Engine, keyring: Collection[str]) -> bool:
+    """Whether a keyring is this store's: it has some of the keys that a sample of grants needs.
+
+    Quick whatever the store's size, so that every start can ask; `unreadable` is exact.
+    """
+    sample = select(GrantRow.access_key, GrantRow.refresh_key).limit(_SAMPLE)
+    with reading(engine) as connection:
+        rows = connection.execute(sample).all()
+    needed = {wrapped[1:5].hex() for row in rows for wrapped in row if wrapped}
+    return not needed or not needed.isdisjoint(keyring)
 
 
 def rewrap(
