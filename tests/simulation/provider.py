@@ -176,6 +176,7 @@ class FakeEntry:
             issued_at=asked_at,
             expiry=ExpiryKind.UNTOLD if life is None else ExpiryKind.AT,
             expires_at=None if life is None else asked_at + timedelta(seconds=float(str(life))),
+            scope=str(body["scope"]) if "scope" in body else None,
         )
         return Reading(verdict=Verdict.RENEWED, code="ok", tokens=tokens)
 
