@@ -343,6 +343,22 @@ def test_what_waited_for_a_mended_connection_is_renewed_within_half_a_minute(wor
     run(story())
 
 
+def test_an_answer_to_the_old_secret_does_not_stop_a_mended_connection(world):
+    async def story():
+        w = world()
+        w.plant()
+        told = answer(401, {"error": "invalid_client"})
+        w.network.faults = lambda _: Fault(answer=told, back=3.0)
+        draining = asyncio.create_task(w.start().drain(budget=5))
+        await asyncio.sleep(1)
+        mended = replace(w.config(), client_secret=Secret("the right one"), fetched_at=w.now())
+        ConnectionRepository(w.store, w.vault).put(mended, options_seen=True)
+        await draining
+        assert w.config().stopped is None
+
+    run(story())
+
+
 def test_sweeping_renews_what_nobody_was_told_of(world):
     """C17: with the broker gone renewal goes on."""
 

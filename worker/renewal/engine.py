@@ -26,6 +26,7 @@ from worker.domain.ports import (
 )
 from worker.domain.verdict import CONFIRM_AFTER
 from worker.renewal.committer import Committer
+from worker.renewal.connection_acts import ConnectionActs
 from worker.renewal.counting import counts_of
 from worker.renewal.endings import Endings
 from worker.renewal.exchange import Exchanger
@@ -73,7 +74,6 @@ class Engine:
         random: Random | None = None,
         confirm_after: timedelta = CONFIRM_AFTER,
     ) -> None:
-        self._connections = connections
         self._hosts = hosts
         self._journal = journal
         self._clock = clock
@@ -122,6 +122,7 @@ class Engine:
             offload=offload,
             slot=self._slot,
         )
+        acts = ConnectionActs(connections, self._resolver, clock=clock, offload=offload)
         self._exchanger = Exchanger(
             endpoint=endpoint,
             salvager=Salvager(vault),
@@ -129,8 +130,8 @@ class Engine:
             journal=journal,
             clock=clock,
             extend=self._extend,
-            stop_connection=self._stop_connection,
-            approve_host=self._approve_host,
+            stop_connection=acts.stop,
+            approve_host=acts.approve_host,
             share_pause=self._share_pause,
             journaled=self._committer.journaled,
         )
@@ -341,32 +342,6 @@ class Engine:
             return False
         prepared.deadline = began + lease
         return prepared.claim.grant in held
-
-    async def _stop_connection(self, prepared: Prepared, why: str) -> bool:
-        """True: it was open until now."""
-        key = prepared.claim.key
-        known = self._resolver.connection(key)
-        self._resolver.forget(key.tenant, key.connection)
-        if known is not None and known.stopped is not None:
-            return False
-        try:
-            await self._offload(
-                self._connections.stop,
-                key.tenant,
-                key.connection,
-                reason=why,
-                now=self._clock.now(),
-            )
-        except TransientError:
-            return False
-        _log.warning("connection_stopped", tenant=key.tenant, connection=key.connection, why=why)
-        return True
-
-    async def _approve_host(self, prepared: Prepared, host: str) -> None:
-        """Pin the host at first use. Raises: TransientError; then nothing is sent."""
-        key = prepared.claim.key
-        await self._offload(self._connections.approve_host, key.tenant, key.connection, host)
-        self._resolver.forget(key.tenant, key.connection)
 
     def _share_pause(self, host: str, until: float, why: str) -> None:
         """Tell the other processes, if it is long enough to matter to them."""

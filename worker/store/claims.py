@@ -159,6 +159,16 @@ class ClaimsRepository:
             )
             return {GrantId(row.id) for row in rows}
 
+    def lost(self, claims: Sequence[Claim]) -> set[tuple[GrantId, int]]:
+        """Grant and fence of those whose fence has risen since: deleted, or taken over (I14)."""
+        asked = select(GrantRow.id, GrantRow.fence).where(
+            GrantRow.id.in_([claim.grant for claim in claims])
+        )
+        with reading(self._engine) as connection:
+            fences = {row.id: row.fence for row in connection.execute(asked)}
+        held = {(claim.grant, claim.fence) for claim in claims}
+        return {(grant, fence) for grant, fence in held if fences.get(grant, fence) > fence}
+
     def reread(self, grant: GrantId) -> None:
         """Auth0's copy of a suspect grant has been looked at, under the pull fence."""
         with writing(self._engine) as connection:

@@ -13,7 +13,7 @@ from worker.store.types import Instant
 
 PUT_OFF = timedelta(minutes=15)  # the longest that an attempt is put off for its connection
 FELT = timedelta(seconds=6)  # until every process has read the connection anew
-SPREAD = timedelta(seconds=2)  # between slices, of which there are sixteen: half a minute in all
+SPREAD = timedelta(seconds=1)  # between slices, of which there are sixteen
 _SLICES = 16
 
 
