@@ -9,6 +9,8 @@ import pytest
 from tests.clock import T0
 from tests.sync.world import GOOGLE, World, identity, iso
 from worker.domain.errors import NotFoundError
+from worker.store.audit import AuditLog
+from worker.store.connection_care import ConnectionCare
 from worker.sync import PROBLEMS
 
 WORKSPACE = {
@@ -79,7 +81,8 @@ async def test_a_swapped_client_is_noticed_and_remembered(world):
     swapped = {**GOOGLE, "options": {**GOOGLE["options"], "client_id": "another"}}
     assert await read(world, swapped) == ["client_swapped"]
     assert await read(world, swapped) == ["client_swapped"]
-    world.findings.clear("acme", "google-oauth2")
+    care = ConnectionCare(world.engine, AuditLog("test"))
+    assert care.clear("acme", "google-oauth2", actor="test", now=T0) == ["client_swapped"]
     assert await read(world, swapped) == []
 
 

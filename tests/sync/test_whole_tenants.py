@@ -13,7 +13,8 @@ from tests.clock import T0
 from tests.sync.world import ROSA, World, identity
 from worker.auth0 import Priority
 from worker.domain.errors import ConfigurationError, PermanentError, TransientError
-from worker.sync import Backfill, Departures, LogPoll, Reconcile
+from worker.store.comparing import Comparison
+from worker.sync import Backfill, Departures, Diff, LogPoll, Reconcile
 from worker.sync.backfill import FileCheckpoint
 
 
@@ -175,6 +176,37 @@ async def test_a_reconcile_keeps_to_its_share_and_goes_on_later(world):
 
 def reconcile(world: World) -> Reconcile:
     return Reconcile(world.api, world.puller, world.findings, clock=world.clock, offload=in_place)
+
+
+async def test_a_diff_counts_as_the_reconcile_does_and_changes_nothing(world):
+    for number in range(3):
+        world.user(identity(f"rt-{number}", user_id=str(number)), user_id=f"google-oauth2|{number}")
+        await world.pull(f"google-oauth2|{number}")
+    world.user(identity("rt-new", "at-new", user_id="1"), logins=2)
+    world.user(
+        identity("rt-2", user_id="2"), identity("rt-x", "at-x", user_id="x"),
+        user_id="google-oauth2|2",
+    )  # fmt: skip
+    world.no_user("google-oauth2|0")
+    world.auth0.on("/users", (200, []))
+    before = [world.grant(str(number)) for number in range(3)]
+    compare = Comparison(world.engine, world.vault).compare
+    diff = Diff(
+        world.api, world.puller, compare, world.findings, clock=world.clock, offload=in_place
+    )
+    for sample in (10, None):
+        found = await diff.run(sample)
+        assert found.read == 3
+        assert {one.connection for one in found.differences} == {None, "google-oauth2"}
+    assert [world.grant(str(number)) for number in range(3)] == before
+    told = await reconcile(world).run()
+    assert found.counts == {
+        "missing_here": told.missing_here,
+        "newer_upstream": told.newer_upstream,
+        "orphaned_here": told.orphaned_here,
+    }
+    assert set(found.counts.values()) == {1}
+    assert (await diff.run(10)).counts == {"orphaned_here": 1}
 
 
 # ------------------------------------------------------------------ the log

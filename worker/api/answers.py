@@ -94,6 +94,9 @@ class GrantExplanation(GrantSummary):
     last_error: str | None
     alias_of: str | None
     connection_stopped: str | None
+    connection_problems: list[str] = Field(
+        description="codes: what an administrator has to mend at the Auth0 connection"
+    )
     candidates: dict[str, int] = Field(description="refresh tokens kept beside, by why")
     timeline: list[Moment]
 
@@ -163,6 +166,7 @@ def explanation(told: Explanation) -> Mapping[str, object]:
         "last_error": held.last_error,
         "alias_of": None if held.alias_of is None else str(held.alias_of),
         "connection_stopped": told.connection_stopped,
+        "connection_problems": list(told.connection_problems),
         "candidates": told.candidates,
         "timeline": [
             {"at": m.at, "actor": m.actor, "verb": m.verb, "detail": m.detail}

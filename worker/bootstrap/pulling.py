@@ -26,6 +26,7 @@ from worker.monitoring.logs import logger
 from worker.revocation import UserErasure
 from worker.settings import TenantSettings
 from worker.store import outbox
+from worker.store.comparing import Comparison
 from worker.store.connections import ConnectionRepository
 from worker.store.findings import FindingRepository
 from worker.store.following import FollowingRepository
@@ -35,7 +36,7 @@ from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
 from worker.store.tombstones import TombstoneRepository
 from worker.store.withholding import WithholdingRepository
-from worker.sync import Departures, EventFeed, LogPoll, Puller, Reconcile, StreamWatch
+from worker.sync import Departures, Diff, EventFeed, LogPoll, Puller, Reconcile, StreamWatch
 from worker.vault import AesVault
 
 _log = logger(__name__)
@@ -55,8 +56,9 @@ class Reading:
         connections: ConnectionRepository,
     ) -> None:
         self._base = base
+        self._vault = vault
         self._tenants = TenantRepository(base.engine, vault)
-        self._findings = FindingRepository(base.engine)
+        self._findings = FindingRepository(base.engine, outbox.add)
         self.apis = apis_of(base, http, self._tenants)
         self.puller = Puller(
             self.apis,
@@ -199,6 +201,18 @@ class Reading:
     async def _ours(self, subject: str) -> bool:
         take = HintRepository(self._base.engine).take
         return await self._base.offload(take, subject, self._base.clock.now(), _ROUND)
+
+    def diff(self, tenant: str) -> Diff:
+        """Compares the tenant with what we hold, and changes nothing."""
+        base = self._base
+        return Diff(
+            self.apis[tenant],
+            self.puller,
+            Comparison(base.engine, self._vault).compare,
+            self._findings,
+            clock=base.clock,
+            offload=base.offload,
+        )
 
     async def bury(
         self, tenant: str, user_id: str, *, actor: str = "worker:events"

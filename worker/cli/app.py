@@ -34,6 +34,7 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "events": ("worker.cli.events:events", "Look"),
     "actions": ("worker.cli.events:actions", "Look"),
     "providers": ("worker.cli.providers:providers", "Look"),
+    "connections": ("worker.cli.connections:connections", "Look"),
     "sync": ("worker.cli.sync:sync", "Work"),
     "compromise": ("worker.cli.giving_up:compromise", "Work"),
     "erasure": ("worker.cli.giving_up:erasure", "Look"),

@@ -31,12 +31,12 @@ from worker.domain.held import Withheld
 from worker.settings import Settings, TenantSettings
 from worker.store import migrate, outbox, rewrap
 from worker.store.api_keys import ApiKeyRepository
+from worker.store.connection_care import ConnectionCare
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.durability import durability_problems
 from worker.store.findings import FindingRepository
 from worker.store.following import FollowingRepository
 from worker.store.overview import Overview
-from worker.store.rewrap import unreadable
 from worker.store.tenants import TenantRepository
 from worker.store.withholding import WithholdingRepository
 from worker.sync import explain_problem
@@ -141,19 +141,6 @@ def _sealed(base: Base) -> Iterator[Finding]:
         )  # fmt: skip
     if not missing:
         yield Finding("keyring", Status.OK, "everything in the store opens with it")
-
-
-def _sealed(base: Base) -> Iterator[Finding]:
-    """Whether the keyring is the one that everything was sealed under (I23)."""
-    there = {key.id for key in base.vault().keyring.keys if key.state is not KeyState.DISABLED}
-    lacking = unreadable(base.engine, there)
-    for key_id, count in lacking.items():
-        yield Finding(
-            "keyring", Status.FAIL, f"{count} ciphertexts need key {key_id}, which is not there",
-            "the wrong keyring, or a key disabled too early: `evergrant keys enable`",
-        )  # fmt: skip
-    if not lacking:
-        yield Finding("keyring", Status.OK, "opens everything in the store")
 
 
 def _data_dir(base: Base) -> Iterator[Finding]:
@@ -318,13 +305,15 @@ def _connections(base: Base) -> Iterator[Finding]:
     for tenant in base.settings.tenants:
         rows = connection_rows(base, tenant)
         told = findings.all(tenant)
+        lines = ConnectionCare(base.engine, base.audit).lines(tenant, now=base.clock.now())
+        users = {line.name: line.users for line in lines}
         for row in rows:
             label = f"connection {tenant}/{row['connection']}"
             for problem in filter(None, [row["problem"], *map(
                 explain_problem, told.get(row["connection"], ())
             )]):  # fmt: skip
-                users = f" ({row['grants']} grants)" if row["grants"] else ""
-                yield Finding(label, Status.WARN, f"{problem}{users}", row["advice"])
+                concerned = f" ({row['grants']} grants of {users[row['connection']]} users)"
+                yield Finding(label, Status.WARN, problem + concerned, row["advice"])
         well = sum(not row["problem"] and row["connection"] not in told for row in rows)
         yield Finding(f"tenant {tenant}", Status.OK, f"{well} of {len(rows)} connections are well")
 

@@ -13,14 +13,18 @@ from worker.api.answers import explanation, token_answer
 from worker.bootstrap.base import Base
 from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print_json, print_table
+from worker.domain.errors import ConfigurationError
 from worker.domain.forward import Push
+from worker.domain.grant import GrantState
 from worker.domain.held import Ask, HeldGrant
 from worker.handout import Explain, Handout
 from worker.revocation import Requests, nature_from
 from worker.store import outbox
 from worker.store.handout import HandoutRepository
 from worker.store.listing import GrantLine, list_grants
+from worker.store.quarantine import QuarantineRepository
 from worker.store.tombstones import TombstoneRepository
+from worker.sync import explain_problem
 
 grants = typer.Typer(help="What we hold: list, explain, renew, revoke.", no_args_is_help=True)
 tokens = typer.Typer(help="Access tokens, as an app gets them.", no_args_is_help=True)
@@ -68,7 +72,9 @@ def _row(line: GrantLine) -> dict[str, Any]:
         "state": line.state,
         "expires": line.expires_at,
         "next_renewal": line.due_at,
-        "note": line.reason or (f"{line.failures}× {line.last_error}" if line.failures else ""),
+        "note": line.withheld
+        or line.reason
+        or (f"{line.failures}× {line.last_error}" if line.failures else ""),
     }
 
 
@@ -88,6 +94,7 @@ def explain(grant_id: Id, as_json: Json = False) -> None:
         print_json(told)
         return
     history = told.pop("timeline")
+    told["connection_problems"] = list(map(explain_problem, told["connection_problems"]))
     print_facts(told)
     out.print()
     print_table(history, ["at", "actor", "verb", "detail"], empty="no history")
@@ -162,6 +169,33 @@ def revoke(
     if not (yes or as_json):
         typer.confirm("The user has to log in again afterwards. Revoke?", abort=True)
     answer = context.run(ask)
+    print_json(answer) if as_json else print_facts(answer)
+
+
+@grants.command()
+def release(
+    grant_id: Id,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a quarantined grant renew again, once you know that nobody else spends it.
+
+    Two programs that spend one rotating refresh token kill it: stop the other one first.
+    """
+    with context.opened() as base:
+        held = context.grant_of(base, grant_id)
+        if held.state is not GrantState.QUARANTINED:
+            raise ConfigurationError(
+                f"grant {grant_id} is {held.state}, not quarantined; "
+                f"`evergrant grants explain {grant_id}` says what it waits for",
+                code="not_quarantined",
+            )
+        if not (yes or as_json):
+            typer.confirm(f"Quarantined as {held.reason}. Has the other one stopped?", abort=True)
+        store = QuarantineRepository(base.engine, base.audit)
+        done = store.release(held.id, actor=context.operator(), now=base.clock.now())
+        base.hints.renew(held.provider)
+    answer = {"grant": held.id, "released": done, "was": held.reason}
     print_json(answer) if as_json else print_facts(answer)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +15,9 @@ from rich.progress import Progress as Bar
 from worker.bootstrap.base import Base
 from worker.cli import context
 from worker.cli.one_reading import OneReading
-from worker.cli.output import EXIT_FAILED, Json, Tenant, err, out, print_json
+from worker.cli.output import EXIT_FAILED, Json, Tenant, err, out, print_json, print_table
 from worker.domain.errors import ConfigurationError
-from worker.sync import Backfill, Progress
+from worker.sync import Backfill, Compared, Progress
 from worker.sync.backfill import FileCheckpoint, Report
 
 sync = typer.Typer(help="Read a whole tenant anew.", no_args_is_help=True)
@@ -73,6 +73,57 @@ def connections(tenant: Tenant = None, as_json: Json = False) -> None:
     _conclude(context.run(work), "connections", as_json)
 
 
+@sync.command("diff")
+def diff(
+    *,
+    tenant: Tenant = None,
+    sample: Annotated[
+        int, typer.Option(min=1, max=1000, help="Users of ours, and as many who logged in last.")
+    ] = 100,
+    everybody: Annotated[bool, typer.Option("--all", help="Every user of the tenant.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare Auth0 with what we hold, and change no grant: what would a merge do?
+
+    Counts as `evergrant_divergence` does. Ends with 1 if anything differs.
+    """
+
+    async def work(base: Base) -> Compared:
+        name = context.tenant_of(base, tenant)
+        async with OneReading(base) as reading:
+            with _spinner("compared", quiet=as_json) as report:
+                return await reading.diff(name).run(None if everybody else sample, report=report)
+
+    found = context.run(work)
+    rows = [asdict(one) for one in found.differences]
+    if as_json:
+        print_json({"read": found.read, **_KINDS, **found.counts, "failed": list(found.failed),
+                    "differences": rows})  # fmt: skip
+    else:
+        counts = ", ".join(f"{count} {kind}" for kind, count in {**_KINDS, **found.counts}.items())
+        out.print(f"{found.read} users compared: {counts}")
+        print_table(rows, ["kind", "user_id", "connection", "why"], empty="nothing differs")
+        _list_failed(found.failed)
+    if found.differences or found.failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+_KINDS = {"missing_here": 0, "newer_upstream": 0, "orphaned_here": 0}
+
+
+@contextmanager
+def _spinner(what: str, *, quiet: bool) -> Iterator[Callable[[Compared], None]]:
+    with Bar(TextColumn("{task.completed} {task.description}"), console=err, disable=quiet,
+             transient=True) as bar:  # fmt: skip
+        task = bar.add_task(what, total=None)
+        yield lambda found: bar.update(task, completed=found.read)
+
+
+def _list_failed(failed: Iterable[str]) -> None:
+    for one in failed:
+        out.print(f"failed {one}", style="red", markup=False)
+
+
 def _ids(file: Path) -> list[str]:
     try:
         if str(file) == "-":
@@ -119,7 +170,6 @@ def _conclude(progress: Progress, what: str, as_json: bool) -> None:
         print_json(told)
     else:
         out.print(f"{progress.done} {what} read, {progress.gone} gone in {progress.seconds:.0f} s")
-        for one in progress.failed:
-            out.print(f"[red]failed[/] {one}")
+        _list_failed(progress.failed)
     if progress.failed:
         raise typer.Exit(EXIT_FAILED)

@@ -26,6 +26,7 @@ class Explanation:
     next_at: datetime | None
     who: Actor | None  # None: nobody has to
     connection_stopped: str | None
+    connection_problems: Sequence[str]  # codes: what an admin has to mend at Auth0
     candidates: Mapping[str, int]
     timeline: Sequence[Moment]
 
@@ -61,6 +62,7 @@ class Explain:
             next_at=held.due_at,
             who=who,
             connection_stopped=stopped,
+            connection_problems=self._grants.problems(held.key.tenant, held.key.connection),
             candidates=self._grants.candidates(held.id),
             timeline=self._grants.timeline(held.id, TIMELINE),
         )

@@ -26,6 +26,7 @@ class GrantLine:
     identity_user_id: str
     state: str
     reason: str | None
+    withheld: str | None
     generation: int
     expires_at: datetime | None
     due_at: datetime | None

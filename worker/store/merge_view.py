@@ -23,13 +23,10 @@ class View:
         self._now = now
 
     def locked(self, key: GrantKey) -> Any:
-        asked = select(_grants).where(
-            GrantRow.tenant == key.tenant,
-            GrantRow.connection == key.connection,
-            GrantRow.identity_user_id == key.identity_user_id,
-            GrantRow.part == key.part.value,
-        )
-        return self._db.execute(asked.with_for_update()).one_or_none()
+        return self._db.execute(_of(key).with_for_update()).one_or_none()
+
+    def found(self, key: GrantKey) -> Any:
+        return self._db.execute(_of(key)).one_or_none()
 
     def ours(self, row: Any, prints: Fingerprints) -> Ours:
         return Ours(
@@ -70,3 +67,12 @@ class View:
         )
         rows = self._db.execute(asked)
         return {Fingerprint(fp): Waiting(why=why, since=since) for fp, why, since in rows}
+
+
+def _of(key: GrantKey) -> Any:
+    return select(_grants).where(
+        GrantRow.tenant == key.tenant,
+        GrantRow.connection == key.connection,
+        GrantRow.identity_user_id == key.identity_user_id,
+        GrantRow.part == key.part.value,
+    )

@@ -6,6 +6,7 @@ one merging transaction. Nothing here decides which token is newer: `domain.merg
 
 from worker.sync.backfill import Backfill, Progress
 from worker.sync.departures import Departures
+from worker.sync.diff import Compared, Diff
 from worker.sync.event_feed import EventFeed
 from worker.sync.log_poll import LogPoll
 from worker.sync.problems import PROBLEMS, explain_problem
@@ -16,7 +17,9 @@ from worker.sync.stream_watch import StreamWatch
 __all__ = [
     "PROBLEMS",
     "Backfill",
+    "Compared",
     "Departures",
+    "Diff",
     "EventFeed",
     "LogPoll",
     "Progress",

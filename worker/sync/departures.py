@@ -11,11 +11,11 @@ from worker.domain.errors import NotFoundError, PermanentError, TransientError
 from worker.domain.grant import GrantKey
 from worker.domain.ports import Offload, Pull
 from worker.store.findings import FindingRepository
+from worker.sync.listing import EVERYBODY
 
 _log = structlog.get_logger("worker.sync")
 
 _SAMPLE = 3  # users whom the search has to find by identity before its silence is believed
-_EVERYBODY = "created_at:[1970-01-01T00:00:00.000Z TO *]"
 
 OfUser = Callable[[str, str], Awaitable[object]]
 """(tenant, user id): what to do with the grants that still point at the user."""
@@ -89,7 +89,7 @@ class Departures:
         """
         if tenant in self._proven:
             return True
-        hits = await self._apis[tenant].search(_EVERYBODY, priority=Priority.LIVE)
+        hits = await self._apis[tenant].search(EVERYBODY, priority=Priority.LIVE)
         others = [hit.user_id for hit in hits if hit.user_id != gone]
         for other in others[:_SAMPLE]:
             for identity in {other.partition("|")[2], other.rpartition("|")[2]}:

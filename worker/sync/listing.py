@@ -11,6 +11,7 @@ from worker.domain.errors import PermanentError
 
 _SHOWN = 1000  # hits of one query that can be paged through
 _EVER = "1970-01-01T00:00:00.000Z"
+EVERYBODY = f"created_at:[{_EVER} TO *]"
 
 
 @dataclass(slots=True)
@@ -22,7 +23,7 @@ class Place:
 
 
 async def pages_of_users(api: ManagementApi, place: Place) -> AsyncIterator[Sequence[str]]:
-    """Ids in pages, oldest user first; `place` moves as a page is asked for the next.
+    """Ids in pages, oldest user first; `place` is past a page when it is yielded.
 
     A query sorted by creation is followed for a thousand hits, then asked anew from the last
     one's time on. The search index lags behind by seconds: who signs up meanwhile is told of by
@@ -34,8 +35,8 @@ async def pages_of_users(api: ManagementApi, place: Place) -> AsyncIterator[Sequ
             hits = await api.search(f"created_at:[{began_at} TO *]", page=number)
             listed += len(hits)
             fresh = [hit for hit in hits if hit.user_id not in place.at_since]
-            yield [hit.user_id for hit in fresh]
             _move(place, fresh)
+            yield [hit.user_id for hit in fresh]
             if len(hits) < PAGE:
                 return
         if place.since == began_at:

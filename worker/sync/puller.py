@@ -136,9 +136,7 @@ class Puller:
             except NotFoundError:
                 await self._missed(begun, user_id)
                 raise
-            arrivals = [
-                await self._arrival(tenant, user, identity, logins) for identity in user.identities
-            ]
+            arrivals = await self.arrivals(tenant, user, logins)
             stopped = user.blocked and tenant not in self._serves_blocked
             merged = await self._offload(
                 self._merges.merge,
@@ -158,6 +156,12 @@ class Puller:
             code="overtaken",
             retry_after=_LOOK_AGAIN,
         )
+
+    async def arrivals(
+        self, tenant: str, user: User, logins: Sequence[Event] = ()
+    ) -> Sequence[Arrival]:
+        """What was read of a user, ready to be merged, or to be compared."""
+        return [await self._arrival(tenant, user, one, logins) for one in user.identities]
 
     async def _arrival(
         self, tenant: str, user: User, identity: Identity, logins: Sequence[Event]
@@ -248,16 +252,18 @@ class Puller:
         had_admin = await self._offload(self._findings.has_admin, tenant, found.name)
         has_admin = any(admin_tokens(found.options))
         codes = problems_of(found, before, had_admin=had_admin, has_admin=has_admin)
-        new = await self._offload(self._findings.put, tenant, found.name, codes, lasting=LASTING)
+        now = self._clock.now()
+        new = await self._offload(
+            self._findings.put, tenant, found.name, codes, lasting=LASTING, now=now
+        )
         for code in sorted(new):
             _log.warning("connection_problem", tenant=tenant, connection=found.name, code=code)
 
     async def _note_vanished(self, tenant: str, merged: Merged) -> None:
         for grant in merged.grants:
             if grant.had_tokens and grant.decision.why is Why.NO_TOKENS:
-                await self._offload(
-                    self._findings.add, tenant, grant.key.connection, "tokens_vanished"
-                )
+                name, now = grant.key.connection, self._clock.now()
+                await self._offload(self._findings.add, tenant, name, "tokens_vanished", now=now)
 
     async def _follow(self, tenant: str, merged: Merged, priority: Priority) -> None:
         """Unlinking made a user of each identity that left; he may have tokens of his own."""

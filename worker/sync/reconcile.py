@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from worker.auth0 import ManagementApi, Priority
 from worker.auth0.budget import SHARE
 from worker.domain.errors import ConfigurationError, NotFoundError, WorkerError
-from worker.domain.merge import Kind
+from worker.domain.merge import Decision, Kind
 from worker.domain.ports import Clock, Offload
 from worker.monitoring.metrics import DIVERGENCE
 from worker.store.findings import FindingRepository
 from worker.sync.puller import Puller
 
+MISSING_HERE = "missing_here"
+NEWER_UPSTREAM = "newer_upstream"
+ORPHANED_HERE = "orphaned_here"
 _NEWER = frozenset({Kind.ADOPT, Kind.PROMOTE, Kind.TAKE_ACCESS_TOKEN, Kind.KEEP_CANDIDATE})
 
 
@@ -26,6 +29,13 @@ class Divergence:
     orphaned_here: int = 0  # users of ours whom Auth0 does not know
     failed: int = 0
     next_user: str | None = None  # where to go on; None: the round is complete
+
+
+def difference_of(decision: Decision) -> str | None:
+    """How a decision counts; None: there was no difference."""
+    if decision.kind is Kind.CREATE:
+        return MISSING_HERE
+    return NEWER_UPSTREAM if decision.kind in _NEWER else None
 
 
 class Reconcile:
@@ -70,17 +80,16 @@ class Reconcile:
         try:
             merged = await self._puller.read(tenant, user_id, priority=Priority.BACKFILL)
         except NotFoundError:
-            DIVERGENCE.labels(tenant, "orphaned_here").inc()
+            DIVERGENCE.labels(tenant, ORPHANED_HERE).inc()
             return replace(found, orphaned_here=found.orphaned_here + 1)
         except ConfigurationError:
             raise
         except WorkerError:
             return replace(found, failed=found.failed + 1)
-        kinds = [grant.decision.kind for grant in merged.grants]
-        missing = kinds.count(Kind.CREATE)
-        newer = sum(kind in _NEWER for kind in kinds)
-        DIVERGENCE.labels(tenant, "missing_here").inc(missing)
-        DIVERGENCE.labels(tenant, "newer_upstream").inc(newer)
+        kinds = [difference_of(grant.decision) for grant in merged.grants]
+        missing, newer = kinds.count(MISSING_HERE), kinds.count(NEWER_UPSTREAM)
+        DIVERGENCE.labels(tenant, MISSING_HERE).inc(missing)
+        DIVERGENCE.labels(tenant, NEWER_UPSTREAM).inc(newer)
         return replace(
             found,
             missing_here=found.missing_here + missing,

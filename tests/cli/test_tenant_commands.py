@@ -1,0 +1,338 @@
+"""Commands about one Auth0 tenant, on a store that nothing else runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from tests.cli.conftest import TENANT
+from worker import settings as _settings
+from worker.bootstrap.base import Base, Role, open_base
+from worker.bootstrap.first_start import first_start
+from worker.cli.app import call
+from worker.cli.one_reading import OneReading
+from worker.domain.errors import NotFoundError
+from worker.rehearsal import ConnectionSpec, RunningStage, StageSettings, rehearsal, write_config
+from worker.store.engine import reading, writing
+from worker.store.tables import AuditRow, ConnectionRow, GrantRow, OutboxRow
+
+GOOGLE = "google-oauth2"
+CONNECTIONS = (
+    ConnectionSpec(name=GOOGLE, profile="google-oauth2"),
+    ConnectionSpec(name="acme-bitbucket", profile="bitbucket"),
+    ConnectionSpec(name="acme-workspace", profile="google-apps"),
+)
+
+
+@pytest.fixture
+def stage() -> Iterator[RunningStage]:
+    with rehearsal(StageSettings(connections=CONNECTIONS)) as running:
+        yield running
+
+
+@pytest.fixture
+def base(stage: RunningStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Base]:
+    config = write_config(tmp_path / "evergrant.toml", stage.stage)
+    monkeypatch.setenv("EVERGRANT_CONFIG", str(config))
+    monkeypatch.setenv("EVERGRANT_ALLOW_LOOPBACK", "1")
+    monkeypatch.setenv("EVERGRANT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("EVERGRANT_BROKER_URL", "memory://")
+    settings = _settings.load()
+    settings.data_dir.mkdir()
+    first_start(settings)
+    opened = open_base(settings, Role.WORKER)
+    yield opened
+    opened.close()
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def evergrant(base: Base, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str, code: int = 0) -> Any:
+        capsys.readouterr()
+        ended = call([*arguments, "--json"])
+        said = capsys.readouterr()
+        assert ended == code, said
+        return json.loads(said.out) if said.out else said.err
+
+    return run
+
+
+def pull(base: Base, user_id: str) -> None:
+    async def once() -> None:
+        async with OneReading(base) as reading_:
+            await reading_.puller.read(TENANT, user_id)
+
+    asyncio.run(once())
+
+
+def vanish(base: Base, user_id: str) -> None:
+    """What two 404s lead to."""
+
+    async def twice() -> None:
+        async with OneReading(base) as reading_:
+            with pytest.raises(NotFoundError):
+                await reading_.puller.read(TENANT, user_id)
+            await reading_.forget(TENANT, user_id)
+
+    asyncio.run(twice())
+
+
+def grants_of(base: Base, user_id: str) -> list[Any]:
+    table = GrantRow.__table__
+    with reading(base.engine) as connection:
+        return list(connection.execute(select(table).where(table.c.user_id == user_id)))
+
+
+def change(base: Base, table: Any, **values: Any) -> None:
+    with writing(base.engine) as connection:
+        connection.execute(update(table).values(**values))
+
+
+def notices(base: Base) -> list[str]:
+    with reading(base.engine) as connection:
+        return list(connection.execute(select(OutboxRow.kind).order_by(OutboxRow.id)).scalars())
+
+
+def verbs(base: Base) -> set[str]:
+    with reading(base.engine) as connection:
+        return set(connection.execute(select(AuditRow.verb)).scalars())
+
+
+# ------------------------------------------------------------------ diff
+
+
+def test_a_diff_tells_what_a_merge_would_do_and_does_nothing(stage, base, evergrant):
+    known, deleted = stage.login(GOOGLE, "rosa"), stage.login(GOOGLE, "emil")
+    evergrant("sync", "users")
+    again = evergrant("sync", "diff")
+    assert (again["read"], again["differences"]) == (2, [])
+
+    new = stage.login(GOOGLE, "ida")
+    stage.login(GOOGLE, "rosa", prompt_consent=True)
+    stage.do("delete_user", user_id=deleted)
+    for everybody in ([], ["--all"]):
+        told = evergrant("sync", "diff", *everybody, code=1)
+        assert {one["user_id"]: one["kind"] for one in told["differences"]} == {
+            new: "missing_here",
+            known: "newer_upstream",
+            deleted: "orphaned_here",
+        }
+        assert (told["missing_here"], told["newer_upstream"], told["orphaned_here"]) == (1, 1, 1)
+    assert grants_of(base, new) == []
+    assert grants_of(base, known)[0].family == 0
+
+    evergrant("sync", "users")
+    assert [one["kind"] for one in evergrant("sync", "diff", code=1)["differences"]] == [
+        "orphaned_here"
+    ]
+
+
+# ------------------------------------------------------------------ the whole tenant
+
+
+def test_a_tenant_of_more_users_than_a_search_shows_is_read_whole(stage, base, evergrant):
+    """A thousand hits of a query, whatever is asked: the command asks anew from there."""
+    crowd = stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(1_103)])
+    told = evergrant("sync", "users")
+    assert (told["done"], told["failed"]) == (1_103, [])
+    with reading(base.engine) as connection:
+        held = set(connection.execute(select(GrantRow.user_id)).scalars())
+    assert held == set(crowd)
+
+
+def test_a_backfill_that_was_killed_goes_on_where_it_was(stage, base, evergrant, monkeypatch):
+    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(250)])
+    before = stage.ledger()["management_requests"].get("users", 0)
+    saved: list[Any] = []
+    from worker.sync.backfill import FileCheckpoint
+
+    save = FileCheckpoint.save
+
+    def die(self: FileCheckpoint, state: dict[str, Any]) -> None:
+        save(self, state)
+        saved.append(state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileCheckpoint, "save", die)
+    evergrant("sync", "users", code=130)
+    monkeypatch.setattr(FileCheckpoint, "save", save)
+    assert len(saved) == 1
+    told = evergrant("sync", "users")
+    assert told["done"] == 150
+    asked = stage.ledger()["management_requests"]["users"] - before
+    assert asked <= 250 + 8  # nobody twice; the rest are pages of the search
+
+
+def test_ids_come_from_a_file_or_a_pipe(stage, base, evergrant, tmp_path, monkeypatch):
+    rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
+    (tmp_path / "ids.txt").write_text(f"{rosa}\n\n")
+    assert evergrant("sync", "users", "--ids", str(tmp_path / "ids.txt"))["done"] == 1
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{emil}\nnobody|1\n"))
+    told = evergrant("sync", "users", "--ids", "-")
+    assert (told["done"], told["gone"]) == (1, 1)
+    assert len(grants_of(base, rosa)) == len(grants_of(base, emil)) == 1
+
+
+# ------------------------------------------------------------------ a user who vanished
+
+
+def test_a_vanished_user_waits_for_the_operator_where_auth0_cannot_be_asked(stage, base, evergrant):
+    rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
+    evergrant("sync", "users")
+    stage.do("faults", provider="auth0", profile="search_refused")
+    stage.do("delete_user", user_id=rosa)
+    vanish(base, rosa)
+    vanish(base, rosa)
+    (waiting,) = evergrant("erasure", "waiting")
+    assert (waiting["user_id"], waiting["grants"]) == (rosa, 1)
+    assert notices(base) == ["user_missing"]
+    assert "erasure waiting" in json.dumps(evergrant("doctor"))
+    evergrant("tokens", "get", rosa, GOOGLE, code=3)
+    (grant,) = grants_of(base, rosa)
+    assert "linked" in evergrant("grants", "explain", str(grant.id))["next_step"]
+
+    evergrant("erasure", "confirm", emil, code=3)  # he does not wait
+    told = evergrant("erasure", "confirm", rosa)
+    assert told["grants"] == [str(grant.id)]
+    assert grants_of(base, rosa)[0].state == "tombstoned"
+    assert evergrant("erasure", "waiting") == []
+
+
+def test_a_user_whom_auth0_knows_is_not_erased_by_a_slip(stage, base, evergrant):
+    rosa = stage.login(GOOGLE, "rosa")
+    evergrant("sync", "users")
+    change(base, GrantRow, withheld="user_missing", withheld_at=datetime.now(UTC))
+    assert "nothing is erased" in evergrant("erasure", "confirm", rosa, code=2)
+    assert grants_of(base, rosa)[0].withheld is None  # and he is there again
+
+
+# ------------------------------------------------------------------ quarantine
+
+
+def test_a_quarantined_grant_is_released_by_hand_and_only_then(stage, base, evergrant):
+    rosa = stage.login(GOOGLE, "rosa")
+    evergrant("sync", "users")
+    (grant,) = grants_of(base, rosa)
+    assert "not quarantined" in evergrant("grants", "release", str(grant.id), code=2)
+    change(base, GrantRow, state="quarantined", reason="shared_spender", due_at=None)
+    told = evergrant("grants", "release", str(grant.id))
+    assert told == {"grant": str(grant.id), "released": True, "was": "shared_spender"}
+    (grant,) = grants_of(base, rosa)
+    assert (grant.state, grant.reason) == ("active", None)
+    assert grant.due_at is not None
+    assert "released" in verbs(base)
+
+
+# ------------------------------------------------------------------ connections
+
+
+@pytest.fixture
+def stopped(stage: RunningStage, base: Base, evergrant: Run) -> str:
+    """A connection that was approved for a host other than the one it names."""
+    user_id: str = stage.login(GOOGLE, "rosa")
+    evergrant("sync", "connections")
+    evergrant("sync", "users")
+    change(
+        base, ConnectionRow, approved_host="elsewhere.example", stopped="its token host changed",
+        stopped_at=datetime.now(UTC),
+    )  # fmt: skip
+    later = datetime.now(UTC) + timedelta(minutes=9)
+    change(base, GrantRow, last_error="connection_stopped", due_at=later)
+    return user_id
+
+
+def test_a_stopped_connection_says_why_and_what_to_do(base, evergrant, stopped):
+    told = evergrant("connections", "explain", GOOGLE)
+    assert (told["stopped"], told["approved_host"]) == (
+        "its token host changed",
+        "elsewhere.example",
+    )
+    assert told["host_today"].startswith("127.0.0.1")
+    assert (told["grants"], told["users"]) == (1, 1)
+    assert told["do"][0].endswith(f"approve-host {GOOGLE} {told['host_today']}")
+    listed = evergrant("connections", "list", "--bad")
+    assert {one["name"] for one in listed} == {one.name for one in CONNECTIONS}
+    evergrant("connections", "explain", "nonsense", code=3)
+
+
+def test_a_changed_host_is_not_approved_by_reopening(base, evergrant, stopped):
+    assert "approve-host" in evergrant("connections", "reopen", GOOGLE, code=2)
+    assert evergrant("connections", "explain", GOOGLE)["stopped"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "*", "127.0.0.1", "", "elsewhere.example"])
+def test_no_host_is_approved_but_the_one_that_is_named_today(base, evergrant, stopped, host):
+    evergrant("connections", "approve-host", GOOGLE, host, code=2)
+    told = evergrant("connections", "explain", GOOGLE)
+    assert (told["approved_host"], bool(told["stopped"])) == ("elsewhere.example", True)
+
+
+def test_an_approved_host_opens_the_connection_and_its_grants_are_due(base, evergrant, stopped):
+    today = evergrant("connections", "explain", GOOGLE)["host_today"]
+    told = evergrant("connections", "approve-host", GOOGLE, today)
+    assert (told["before"], told["grants_due"]) == ("elsewhere.example", 1)
+    now = evergrant("connections", "explain", GOOGLE)
+    assert (now["approved_host"], now["stopped"], now["do"]) == (today, None, [])
+    assert grants_of(base, stopped)[0].due_at <= datetime.now(UTC) + timedelta(seconds=30)
+    assert "host_approved" in verbs(base)
+
+
+def test_a_mended_connection_is_reopened_with_its_held_verdicts(base, evergrant, stopped):
+    later = datetime(2099, 1, 1, tzinfo=UTC)
+    change(base, ConnectionRow, approved_host=None, brake_until=later)
+    assert evergrant("connections", "explain", GOOGLE)["verdicts_held"]
+    assert evergrant("connections", "reopen", GOOGLE)["grants_due"] == 1
+    told = evergrant("connections", "explain", GOOGLE)
+    assert (told["stopped"], told["verdicts_held"]) == (None, False)
+    assert "connection_reopened" in verbs(base)
+
+
+# ------------------------------------------------------------------ facts about a connection
+
+
+FACTS = {
+    "another client": (GOOGLE, {"options": {"client_id": "another", "client_secret": "x"}},
+                       "client_swapped", "connection_problem"),
+    "options wiped by another tool": ("acme-workspace", {"options": {
+        "client_id": "c", "client_secret": "x"}}, "consent_lost", "consent_lost"),
+    "developer keys": (GOOGLE, {"options": {"client_id": "", "client_secret": ""}},
+                       "developer_keys", "connection_problem"),
+    "Token Vault switched on": (GOOGLE, {"connected_accounts": {"active": True}},
+                                "token_vault", "connection_problem"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "patch", "code", "kind"), FACTS.values(), ids=FACTS)
+def test_an_edit_at_auth0_is_told_with_the_users_it_concerns(
+    stage, base, evergrant, name, patch, code, kind
+):
+    users = [stage.login(name, subject) for subject in ("rosa", "emil")]
+    evergrant("sync", "connections")
+    evergrant("sync", "users")
+    options = {**stage.stage.tenant.connections[name].options, **patch.get("options", {})}
+    for admin in ("admin_access_token", "admin_refresh_token", "admin_access_token_expiresin"):
+        options.pop(admin, None)
+    stage.do("patch_connection", name=name, **{**patch, "options": options})
+    evergrant("sync", "connections")
+    evergrant("sync", "connections")
+    assert notices(base).count(kind) == 1
+    told = evergrant("connections", "explain", name)
+    assert code in told["problems"]
+    assert told["users"] == 2
+    said = [one for one in evergrant("doctor")["checks"] if name in one["name"]]
+    assert any("2 users" in one["told"] for one in said), said
+    (grant,) = [g for g in grants_of(base, users[0]) if g.part == "user"]
+    assert code in evergrant("grants", "explain", str(grant.id))["connection_problems"]
+    assert grant.refresh_token is not None  # nothing that we hold is deleted by any of them
+    assert evergrant("connections", "clear", name)["cleared"]
