@@ -59,6 +59,29 @@ def test_a_grant_is_explained_with_its_history(evergrant, rosa):
     assert told["timeline"]
 
 
+def test_a_renewal_is_shown_before_it_is_made_and_shows_no_secret(evergrant, embedded):
+    told = evergrant("providers", "test", "bitbucket", "--connection", "acme-bitbucket")
+    assert (told["method"], told["body"]["grant_type"]) == ("POST", "refresh_token")
+    assert told["body"]["refresh_token"] == told["headers"]["authorization"] == "REDACTED"
+    assert told["host"] in told["url"]
+    assert not told["sent"]
+    assert hunt_bytes(embedded.secrets(), json.dumps(told).encode()) == []
+
+
+def test_one_grant_is_really_renewed_to_try_a_connection(evergrant, embedded):
+    arguments = ("providers", "test", "bitbucket", "--connection", "acme-bitbucket", "--send")
+    answer = evergrant(*arguments, "--wait", "30")
+    assert answer["renewed"]
+    assert answer["provider"] == "bitbucket"
+
+
+def test_a_strategy_that_does_not_serve_the_connection_is_refused(evergrant):
+    said = evergrant(
+        "providers", "test", "gitlabb", "--connection", "acme-bitbucket", code=2, as_json=False
+    )
+    assert "served by bitbucket" in said
+
+
 def test_an_unknown_grant_is_told_without_a_traceback(evergrant):
     said = evergrant("grants", "explain", "nonsense", code=3, as_json=False)
     assert "evergrant grants list" in said

@@ -314,6 +314,8 @@ def _connections(base: Base) -> Iterator[Finding]:
             )]):  # fmt: skip
                 concerned = f" ({row['grants']} grants of {users[row['connection']]} users)"
                 yield Finding(label, Status.WARN, problem + concerned, row["advice"])
+            for concern in row["concerns"]:
+                yield Finding(label, Status.WARN, concern)
         well = sum(not row["problem"] and row["connection"] not in told for row in rows)
         yield Finding(f"tenant {tenant}", Status.OK, f"{well} of {len(rows)} connections are well")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
@@ -12,7 +11,9 @@ import typer
 from worker.api.answers import explanation, token_answer
 from worker.bootstrap.base import Base
 from worker.cli import context
+from worker.cli.concerns import mending
 from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print_json, print_table
+from worker.cli.trying import watch
 from worker.domain.errors import ConfigurationError
 from worker.domain.forward import Push
 from worker.domain.grant import GrantState
@@ -87,7 +88,7 @@ def explain(grant_id: Id, as_json: Json = False) -> None:
         repository = HandoutRepository(base.engine, base.audit)
         explain = Explain(grants=repository, clock=base.clock, offload=base.offload)
         told = await explain.grant(context.master_key(), held.key.tenant, held.id)
-        return dict(explanation(told))
+        return dict(explanation(told)) | {"to_mend": mending(base, held)}
 
     told = context.run(ask)
     if as_json:
@@ -114,7 +115,7 @@ def renew(
         forward = repository.bring_forward(held.id, base.clock.now(), actor=actor)
         if forward.push is Push.DUE:
             base.hints.renew(held.provider)
-            after = _watch(repository, held, wait)
+            after = watch(repository, held, wait)
         else:
             after = held
     answer = {
@@ -129,16 +130,6 @@ def renew(
     print_json(answer) if as_json else print_facts(answer)
     if wait and not answer["renewed"]:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _watch(repository: HandoutRepository, before: HeldGrant, seconds: float) -> HeldGrant:
-    until, now = time.monotonic() + seconds, before
-    while time.monotonic() < until and now.generation == before.generation:
-        time.sleep(0.1)
-        now = repository.by_id(before.id) or now
-        if now.failures > before.failures:
-            break
-    return now
 
 
 @grants.command()

@@ -10,30 +10,48 @@ import typer
 from worker import settings as _settings
 from worker.bootstrap.base import load_entries
 from worker.cli import context
-from worker.cli.output import EXIT_FAILED, Json, Tenant, print_facts, print_json, print_table
+from worker.cli.concerns import concerns
+from worker.cli.output import (
+    EXIT_FAILED,
+    Json,
+    Tenant,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+)
+from worker.cli.trying import dry_run, really_renew
 from worker.store.overview import Overview
 
 providers = typer.Typer(help="What is known about each provider.", no_args_is_help=True)
 
 
 @providers.command("list")
-def list_(as_json: Json = False) -> None:
+def list_(
+    search: Annotated[str, typer.Argument(help="Part of a name or strategy.")] = "",
+    as_json: Json = False,
+) -> None:
     """Every entry: for which strategies, how it renews, what a refresh does to the old token."""
     catalogue = load_entries(_settings.load())
     rows = [_row(name, msgspec.to_builtins(catalogue[name])) for name in catalogue.names()]
+    rows = [row for row in rows if search in f"{row['name']} {row['strategies']}"]
     if as_json:
         print_json(rows)
         return
-    print_table(rows, ["name", "strategies", "grant", "rotation", "lifetime"], empty="")
+    columns = ["name", "strategies", "grant", "rotation", "lifetime", "revocation", "as_of"]
+    print_table(rows, columns, empty="no such entry")
 
 
 def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    revoke = entry.get("revoke") or {}
     return {
         "name": name,
         "strategies": " ".join(entry.get("strategies") or []),
-        "grant": entry.get("grant"),
-        "rotation": entry.get("rotation"),
-        "lifetime": (entry.get("lifetimes") or {}).get("access") or entry.get("access_lifetime"),
+        "grant": entry.get("grant", "refresh_token"),
+        "rotation": entry.get("rotation", "unknown"),
+        "lifetime": (entry.get("lifetimes") or {}).get("access"),
+        "revocation": revoke.get("effect", "token") if revoke.get("endpoint") else "by hand",
+        "as_of": entry.get("as_of"),
     }
 
 
@@ -47,30 +65,39 @@ def show(name: str, as_json: Json = False) -> None:
 @providers.command("check")
 def check(
     tenant: Tenant = None,
-    only_bad: Annotated[bool, typer.Option("--bad", help="Only what cannot be renewed.")] = False,
+    only_bad: Annotated[bool, typer.Option("--bad", help="Only what is not well.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Which entry serves each known connection, and why one cannot be renewed."""
+    """Which entry serves each known connection, what cannot be renewed and how to mend it.
+
+    Fails if a whole connection cannot be renewed; single grants that cannot are told, no more.
+    """
     with context.opened() as base:
         rows = [
             row
             for name in ([tenant] if tenant else base.settings.tenants)
             for row in connection_rows(base, name)
-            if row["problem"] or not only_bad
+            if row["problem"] or row["concerns"] or not only_bad
         ]
     if as_json:
         print_json(rows)
     else:
         columns = ["tenant", "connection", "strategy", "provider", "grants", "problem"]
         print_table(rows, columns, empty="no connection is known yet: `evergrant sync connections`")
+        for row in rows:
+            for concern in row["concerns"]:
+                out.print(f"{row['connection']}: {concern}", markup=False)
     if any(row["problem"] for row in rows):
         raise typer.Exit(EXIT_FAILED)
 
 
 def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
-    """One row per connection; `problem` says what an operator has to mend, or is empty."""
+    """One row per connection; `problem` says what an operator has to mend, or is empty.
+
+    `concerns`: sentences about grants of it that cannot be renewed, with counts.
+    """
     rows = []
-    counts = Overview(base.engine).grants_by_connection(tenant)
+    counts, found = Overview(base.engine).grants_by_connection(tenant), concerns(base, tenant)
     for config in base.connections().all(tenant):
         provider = base.catalogue.resolve(config, has_refresh_token=True)
         problem = config.stopped or provider.not_renewable or ""
@@ -85,6 +112,39 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
                 "grants": counts.get(config.name, 0),
                 "problem": problem,
                 "advice": " ".join(base.catalogue[provider.name].advice) if problem else "",
+                "concerns": [
+                    one.sentence for one in found.get(config.name, []) if one.told != problem
+                ],
             }
         )
     return rows
+
+
+@providers.command("test")
+def try_(
+    strategy: Annotated[str, typer.Argument(help="Entry or strategy; `providers list`.")],
+    *,
+    connection: Annotated[str, typer.Option(help="Name of the connection.")],
+    tenant: Tenant = None,
+    send: Annotated[
+        bool, typer.Option("--send", help="Really renew one grant, by a running worker.")
+    ] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 60,
+    as_json: Json = False,
+) -> None:
+    """What a renewal would send on a connection, secrets blanked; with --send, one is made.
+
+    Nothing is sent without --send. With it the grant that is due soonest is brought forward and
+    renewed as always: claimed, journaled, committed. No refresh token is spent beside that.
+
+    Example: evergrant providers test bitbucket --connection acme-bitbucket --send
+    """
+    with context.opened() as base:
+        name = context.tenant_of(base, tenant)
+        if send:
+            answer = really_renew(base, name, connection, strategy, wait=wait)
+        else:
+            answer = dry_run(base, name, connection, strategy)
+    print_json(answer) if as_json else print_facts(answer)
+    if not answer["well"]:
+        raise typer.Exit(EXIT_FAILED)

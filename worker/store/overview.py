@@ -46,6 +46,17 @@ class QueueLine:
     oldest_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnrenewableLine:
+    """Living grants of one entry on one connection that end and cannot be renewed, counted."""
+
+    connection: str
+    provider: str
+    reason: str
+    grants: int
+    users: int
+
+
 _GONE = [GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED]
 
 
@@ -126,6 +137,28 @@ class Overview:
         with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         return {name: count for name, count in rows}  # noqa: C416  # mypy knows no dict(rows)
+
+    def unrenewable(self, tenant: str) -> list[UnrenewableLine]:
+        """What cannot be renewed though it ends, by reason. A scan of the tenant's grants."""
+        query = (
+            select(
+                GrantRow.connection.label("connection"),
+                GrantRow.provider.label("provider"),
+                func.coalesce(GrantRow.reason, "").label("reason"),
+                func.count().label("grants"),
+                func.count(GrantRow.user_id.distinct()).label("users"),
+            )
+            .where(
+                GrantRow.tenant == tenant,
+                GrantRow.state.not_in(_GONE),
+                GrantRow.renewable.is_(False),
+                GrantRow.expiry != ExpiryKind.NEVER.value,
+            )
+            .group_by(GrantRow.connection, GrantRow.provider, GrantRow.reason)
+            .order_by(GrantRow.connection, GrantRow.provider, GrantRow.reason)
+        )
+        with reading(self._engine) as connection:
+            return [UnrenewableLine(**row) for row in connection.execute(query).mappings()]
 
     def is_empty(self) -> bool:
         """Nothing is sealed yet, so no keyring can be missing."""

@@ -1,0 +1,95 @@
+"""Grants that cannot be renewed are told per connection, with the setting that mends them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.grants import GrantTable
+from worker.cli.concerns import concerns, mending
+from worker.cli.providers import connection_rows
+from worker.domain.grant import GrantKey
+from worker.domain.learned import Change
+from worker.providers import load_catalogue
+from worker.store import outbox
+from worker.store.audit import AuditLog
+from worker.store.connections import ConnectionRepository
+from worker.store.handout import HandoutRepository
+from worker.store.learning import LearningRepository
+
+
+@pytest.fixture
+def grants(engine, vault, clock):
+    return GrantTable(engine, vault, clock)
+
+
+@pytest.fixture
+def base(engine, vault):
+    return SimpleNamespace(
+        engine=engine,
+        catalogue=load_catalogue({}, allow_loopback=False),
+        connections=lambda: ConnectionRepository(engine, vault),
+    )
+
+
+def without_refresh_token(grants, users, **columns):
+    for n in range(users):
+        grants.add(
+            refresh_token=None,
+            renewable=False,
+            reason="no_refresh_token",
+            identity_user_id=str(n),
+            user_id=f"google-oauth2|{n}",
+            **columns,
+        )
+
+
+def test_a_missing_refresh_token_names_the_setting_and_the_users_concerned(base, grants):
+    grants.add_connection(client_id="ours", options={"scope": ["email"]})
+    without_refresh_token(grants, 3)
+    grants.add(identity_user_id="well", user_id="google-oauth2|well")
+    [concern] = concerns(base, "acme")["google"]
+    assert "access_type=offline" in concern.sentence
+    assert "upstream_params" in concern.sentence
+    assert concern.sentence.endswith("(3 grants, 3 users)")
+    [row] = connection_rows(base, "acme")
+    assert row["concerns"] == [concern.sentence]
+
+
+def test_a_single_grant_is_explained_with_how_many_share_its_trouble(base, grants, engine):
+    grants.add_connection(client_id="ours", options={"scope": ["email"]})
+    without_refresh_token(grants, 3)
+    repository = HandoutRepository(engine, AuditLog("n1"))
+    [one, *_] = repository.of_user("acme", "google-oauth2|1")
+    told = mending(base, one)
+    assert "access_type=offline" in told
+    assert told.endswith("(2 other users of the connection are concerned)")
+    well = repository.by_id(grants.add(identity_user_id="well"))
+    assert mending(base, well) == ""
+
+
+def test_a_token_that_never_ends_concerns_nobody(base, grants):
+    grants.add_connection()
+    without_refresh_token(grants, 2, life=None)
+    assert concerns(base, "acme") == {}
+
+
+def test_developer_keys_are_the_connections_fault_and_told_once(base, grants):
+    """Auth0's own client: nothing else about the connection matters."""
+    grants.add_connection(client_id=None)
+    grants.add(renewable=False, reason="not_renewable")
+    [row] = connection_rows(base, "acme")
+    assert "developer keys" in row["problem"]
+    assert row["concerns"] == []
+
+
+def test_a_provider_that_has_changed_is_repeated_with_counts(base, grants, engine, clock):
+    grants.add_connection(client_id="ours")
+    grants.add(rotated_before=True)
+    key = GrantKey(tenant="acme", connection="google", identity_user_id="104")
+    learning = LearningRepository(engine, tell=outbox.add)
+    assert learning.changed(key, "google-oauth2", Change.ROTATES, clock.now())
+    assert not learning.changed(key, "google-oauth2", Change.ROTATES, clock.now())
+    [concern] = concerns(base, "acme")["google"]
+    assert "1 of 1 grants so far" in concern.sentence

@@ -1,0 +1,100 @@
+"""What keeps grants from being renewed on a connection that works, and what mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worker.bootstrap.base import Base
+from worker.domain.errors import WorkerError
+from worker.domain.exchange import ConnectionConfig
+from worker.domain.grant import ExpiryKind
+from worker.domain.held import HeldGrant
+from worker.store import outbox
+from worker.store.learning import LearningRepository
+from worker.store.overview import Overview
+
+_OTHER_REASONS = {
+    "no_access_token": "Auth0 stored no access token: the login has to be made anew.",
+    "other_account": (
+        "The provider answered with the tokens of another account; they are kept aside and handed "
+        "to nobody. Look at `evergrant grants explain`, and let the person log in again."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """One cause on one connection."""
+
+    provider: str
+    reason: str
+    told: str  # a sentence or two, with what to set in Auth0
+    grants: int
+    users: int
+
+    @property
+    def sentence(self) -> str:
+        """With how many it concerns."""
+        if not self.grants:
+            return self.told
+        people = f", {self.users} users" if self.users else ""
+        return f"{self.told} ({self.grants} grants{people})"
+
+
+def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
+    """By connection: grants that end and cannot be renewed, and providers that have changed."""
+    configs = {config.name: config for config in base.connections().all(tenant)}
+    found: dict[str, list[Concern]] = {}
+    for line in Overview(base.engine).unrenewable(tenant):
+        config = configs.get(line.connection)
+        if config is not None and (told := to_mend(base, config, line.provider, line.reason)):
+            found.setdefault(line.connection, []).append(
+                Concern(
+                    provider=line.provider,
+                    reason=line.reason,
+                    told=told,
+                    grants=line.grants,
+                    users=line.users,
+                )
+            )
+    changes = LearningRepository(base.engine, tell=outbox.add).changes(tenant)
+    for connection, sentences in changes.items():
+        found.setdefault(connection, []).extend(
+            Concern(provider="", reason="provider_changed", told=told, grants=0, users=0)
+            for told in sentences
+        )
+    return found
+
+
+def mending(base: Base, held: HeldGrant) -> str:
+    """What would let one grant be renewed; "" where it is, or nothing is known."""
+    if held.renewable or held.expiry is ExpiryKind.NEVER:
+        return ""
+    config = base.connections().get(held.key.tenant, held.key.connection)
+    if config is None:
+        return ""
+    told = to_mend(base, config, held.provider, held.reason or "")
+    same = [
+        line
+        for line in Overview(base.engine).unrenewable(held.key.tenant)
+        if (line.connection, line.provider, line.reason)
+        == (held.key.connection, held.provider, held.reason)
+    ]
+    others = sum(line.users for line in same) - 1
+    return f"{told} ({others} other users of the connection are concerned)" if others > 0 else told
+
+
+def to_mend(base: Base, config: ConnectionConfig, entry: str, reason: str) -> str:
+    """Why a grant of that entry is not renewed, and what to set; "" where nothing is known."""
+    try:
+        provider = base.catalogue.entry(entry, config)
+    except WorkerError as error:
+        return str(error)
+    if reason == "no_refresh_token":
+        return provider.without_refresh_token
+    if reason == "not_renewable":
+        return provider.not_renewable or (
+            "It could not be renewed when it was last read; as the connection is set up now it can "
+            "be: `evergrant sync users` reads it again."
+        )
+    return _OTHER_REASONS.get(reason, "")
