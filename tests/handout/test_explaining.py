@@ -1,7 +1,10 @@
 """What is told about a grant: what happens next, and whose turn it is."""
 
+from datetime import timedelta
+
 import pytest
 
+from tests.clock import T0
 from tests.handout.conftest import ask
 from worker.domain.ports import AuditRecord
 from worker.handout.explain import what_next
@@ -62,6 +65,16 @@ CASES = {
         None,
         "renewed, but handed to nobody while Auth0 has the user blocked",
         "operator",
+    ),
+    "it ends whatever we do": (
+        {
+            "logged_in_at": T0,
+            "warned_at": T0 + timedelta(days=9),
+            "refresh_expires_at": T0 + timedelta(days=16),
+        },
+        None,
+        "renewed when due, until 2026-01-17 12:00+00:00: only a new login outlives that",
+        "user",
     ),
     "erased": ({"state": "erased"}, None, "nothing: erased", None),
 }

@@ -26,6 +26,7 @@ from worker.monitoring.logs import logger
 from worker.notices import ActionSink, Dispatcher, ExchangeSink, WebhookSink
 from worker.providers import HttpTokenEndpoint
 from worker.queue.consumer import EXCHANGE, NoticePublisher
+from worker.renewal.warning import warn
 from worker.revocation import Revoker
 from worker.settings import Settings
 from worker.store import outbox
@@ -33,6 +34,7 @@ from worker.store.anchors import Anchors
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
+from worker.store.last_days import LastDays
 from worker.store.notices import NoticeRepository
 from worker.store.purging import Purge
 from worker.store.tombstones import TombstoneRepository
@@ -50,6 +52,7 @@ JOBS: Mapping[str, timedelta | None] = {
     "revocations": timedelta(seconds=10),
     "anchor": timedelta(minutes=10),
     "purge": timedelta(hours=1),
+    "warn": timedelta(hours=6),  # of ends that no renewal moves: a week ahead, mostly
     "poll_logs": None,  # these two: see `bootstrap.following`
     "watch_streams": None,
     "reconcile": None,  # nightly, see EVERGRANT_RECONCILE_HOUR
@@ -140,6 +143,7 @@ class _Parts:
             "revocations": self._revoked,
             "anchor": self._anchored,
             "purge": self._purged,
+            "warn": self._warned,
             "poll_logs": lambda: self._reading.poll_logs(intake),
             "watch_streams": self._reading.stream_watch(intake, self._tell),
             "reconcile": self._reconciled,
@@ -227,6 +231,20 @@ class _Parts:
 
     async def _revoked(self) -> Counts:
         return await self._revoker.drain(budget_seconds=self._budget)
+
+    async def _warned(self) -> Counts:
+        base = self._base
+        actor = f"worker:{base.node}"
+        warned = await warn(
+            last_days=LastDays(base.engine, base.audit, outbox.add, actor=actor),
+            connections=self._connections,
+            catalogue=base.catalogue,
+            clock=base.clock,
+            offload=base.offload,
+        )
+        if warned:
+            base.hints.task("upkeep.outbox")
+        return {"warned": warned}
 
     async def _anchored(self) -> Counts:
         """Note outside the database where the audit's chains end (I20)."""

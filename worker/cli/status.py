@@ -44,13 +44,14 @@ def status(
             "grants": line.grants,
             "valid": line.valid,
             "need_login": line.needs_reauth,
+            "end_soon": line.ending,
             "not_renewable": line.unrenewable,
             "overdue": line.overdue,
             "next_renewal": line.next_due,
         }
         for line in lines
     ]
-    columns = ["provider", "grants", "valid", "need_login", "not_renewable", "overdue"]
+    columns = ["provider", "grants", "valid", "need_login", "end_soon", "not_renewable", "overdue"]
     print_table(rows, [*columns, "next_renewal"], empty="no grants yet: nobody has logged in")
     _waiting("events", told["inbox"])
     _waiting("notices", told["outbox"])

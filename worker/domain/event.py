@@ -19,6 +19,7 @@ class Trigger(StrEnum):
     GRANT_RENEWED = "grant_renewed"
     GRANT_NEEDS_LOGIN = "grant_needs_login"
     GRANT_REVOKED = "grant_revoked"
+    GRANT_ENDS_SOON = "grant_ends_soon"  # whatever we do: only a login begins a new one
 
 
 class Source(StrEnum):

@@ -51,6 +51,7 @@ class HeldGrant:
     last_error: str | None
     suspect_since: datetime | None
     withheld: Withheld | None = None
+    warned_at: datetime | None = None  # since the last login: it ends at `refresh_expires_at`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,9 @@ def what_next(held: HeldGrant, stopped: str | None, now: datetime) -> tuple[str,
 def _scheduled(held: HeldGrant, now: datetime) -> tuple[str, Actor | None]:
     if held.failures:
         return f"tried again after {held.failures} failures, the last: {held.last_error}", None
+    if held.warned_at is not None and held.refresh_expires_at is not None:
+        end = held.refresh_expires_at.isoformat(sep=" ", timespec="minutes")
+        return f"renewed when due, until {end}: only a new login outlives that", Actor.USER
     if held.due_at is None:
         return "nothing to do: the token does not end", None
     return ("renewed now: it is due" if held.due_at <= now else "renewed when due"), None

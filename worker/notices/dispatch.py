@@ -139,6 +139,16 @@ class ExchangeSink:
         await self._offload(self._publish, f"{message.tenant}.{message.kind}", message.body)
 
 
+_OF_GRANTS = frozenset(
+    {
+        Trigger.GRANT_RENEWED,
+        Trigger.GRANT_NEEDS_LOGIN,
+        Trigger.GRANT_REVOKED,
+        Trigger.GRANT_ENDS_SOON,
+    }
+)
+
+
 class ActionSink:
     """Puts a notice into the inbox, where the operator's actions for it run."""
 
@@ -157,8 +167,7 @@ class ActionSink:
 
     def wants(self, message: Message) -> bool:
         event = message.event
-        told = (Trigger.GRANT_RENEWED, Trigger.GRANT_NEEDS_LOGIN, Trigger.GRANT_REVOKED)
-        return event is not None and event.trigger in told and self._bound(event)
+        return event is not None and event.trigger in _OF_GRANTS and self._bound(event)
 
     async def send(self, message: Message) -> None:
         event = message.event

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, Row, bindparam, case, func, or_, select, tuple_, update
 
 from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, Forward, Moment, Push
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
@@ -57,6 +57,7 @@ _COLUMNS = select(
     GrantRow.last_error,
     GrantRow.suspect_since,
     GrantRow.withheld,
+    case((GrantRow.warned_at >= GrantRow.logged_in_at, GrantRow.warned_at)).label("warned_at"),
 )
 _BY_ID = _COLUMNS.where(GrantRow.id == bindparam("grant"))
 _OF_USER = _COLUMNS.where(
@@ -277,6 +278,7 @@ def _held(row: Row[Any]) -> HeldGrant:
         last_error=row.last_error,
         suspect_since=row.suspect_since,
         withheld=Withheld(row.withheld) if row.withheld else None,
+        warned_at=row.warned_at,
     )
 
 

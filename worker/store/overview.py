@@ -32,6 +32,7 @@ class ProviderLine:
     needs_reauth: int
     quarantined: int
     unrenewable: int
+    ending: int  # warned of: they end soon, and no renewal moves that
     valid: int  # active, and the access token has not ended
     overdue: int
     next_due: datetime | None
@@ -199,6 +200,7 @@ def _counted(now: datetime) -> Select[*tuple[Any, ...]]:
             _count(state == GrantState.NEEDS_REAUTH).label("needs_reauth"),
             _count(state == GrantState.QUARANTINED).label("quarantined"),
             _count(GrantRow.renewable.is_(False)).label("unrenewable"),
+            _count(alive & (GrantRow.warned_at >= GrantRow.logged_in_at)).label("ending"),
             _count(alive & unended).label("valid"),
             _count(GrantRow.due_at < now).label("overdue"),
             func.min(GrantRow.due_at).label("next_due"),
