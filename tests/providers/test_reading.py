@@ -488,3 +488,21 @@ def test_auth0s_copy_is_dated_with_care(name, expires_in, issued_at, refreshable
         now=NOW,
     )
     assert (found.kind, found.expires_at) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"), [("google-oauth2", "104"), ("apple", "104"), ("google-apps", None)]
+)
+def test_whose_tokens_came_is_read_where_auth0_names_the_account_alike(catalogue, strategy, told):
+    provider = catalogue.resolve(a_connection(strategy), has_refresh_token=True)
+    id_token = jwt.encode({"sub": "104"}, "k" * 32)
+    answer = an_answer({"access_token": "a", "expires_in": 3600, "id_token": id_token})
+    assert provider.read(answer, asked_at=NOW).account == told
+
+
+@pytest.mark.parametrize("id_token", ["", "x", "a.b.c", 7, None, "e30.e30.e30"])
+def test_an_id_token_that_says_nothing_does_no_harm(catalogue, id_token):
+    provider = catalogue.resolve(a_connection("google-oauth2"), has_refresh_token=True)
+    answer = an_answer({"access_token": "a", "expires_in": 3600, "id_token": id_token})
+    reading = provider.read(answer, asked_at=NOW)
+    assert (reading.verdict, reading.account) == (Verdict.RENEWED, None)

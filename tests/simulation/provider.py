@@ -178,7 +178,13 @@ class FakeEntry:
             expires_at=None if life is None else asked_at + timedelta(seconds=float(str(life))),
             scope=str(body["scope"]) if "scope" in body else None,
         )
-        return Reading(verdict=Verdict.RENEWED, code="ok", tokens=tokens)
+        account = body.get("account")
+        return Reading(
+            verdict=Verdict.RENEWED,
+            code="ok",
+            tokens=tokens,
+            account=str(account) if account else None,
+        )
 
     def introspection(
         self, connection: ConnectionConfig, *, access_token: Secret, now: datetime

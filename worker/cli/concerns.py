@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.bootstrap.base import Base
+from worker.domain.attempt import OTHER_ACCOUNT
 from worker.domain.errors import WorkerError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import ExpiryKind
@@ -15,7 +16,7 @@ from worker.store.overview import Overview
 
 _OTHER_REASONS = {
     "no_access_token": "Auth0 stored no access token: the login has to be made anew.",
-    "other_account": (
+    OTHER_ACCOUNT: (
         "The provider answered with the tokens of another account; they are kept aside and handed "
         "to nobody. Look at `evergrant grants explain`, and let the person log in again."
     ),

@@ -22,6 +22,8 @@ from worker.domain.grant import (
 )
 from worker.domain.ports import Notice
 
+OTHER_ACCOUNT = "other_account"  # a refresh brought the tokens of somebody else
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
@@ -69,6 +71,7 @@ class Brought:
     echoed: bool = False  # the very refresh token sent came back on a resend (C22)
     healed: bool = False  # the grant was suspect until now
     notices: tuple[Notice, ...] = ()
+    aside: str = ""  # why its tokens are kept and never tried, for instance `OTHER_ACCOUNT`
 
     @property
     def rotated(self) -> bool:

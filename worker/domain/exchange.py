@@ -98,6 +98,7 @@ class Reading:
     retry_after: timedelta | None = None  # asked for by the answer; at most 24 h
     heals: bool = False  # a grant-dead answer that an admin's act can undo with the same token
     problem: str = ""  # what else was odd about the answer, for the audit
+    account: str | None = None  # whose tokens came, where the answer says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,16 @@ class GrantKey:
     part: GrantPart = GrantPart.USER
 
 
+def is_account_of(key: GrantKey, told: str | None) -> bool:
+    """Whether an answer is for the account of a grant; one that does not tell is taken to be.
+
+    Auth0 puts the connection before the provider's id for some strategies ("acme-oidc|1234").
+    """
+    if told is None or key.part is not GrantPart.USER:
+        return True
+    return told == key.identity_user_id or key.identity_user_id.endswith(f"|{told}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSet:
     """What a token endpoint answered, its `expires_in` made absolute (RFC 6749 §5.1)."""

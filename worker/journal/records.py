@@ -56,6 +56,7 @@ class Entry(msgspec.Struct, frozen=True, tag="e", array_like=True):
     read: bool
     echoed: bool
     healed: bool
+    aside: str = ""
 
     def __repr__(self) -> str:
         return f"Entry({self.number}, grant={self.grant}, fence={self.fence})"

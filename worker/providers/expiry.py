@@ -85,6 +85,11 @@ def number(value: object) -> float | None:
 
 def jwt_exp(token: Secret) -> object:
     """The `exp` claim, unverified: it only schedules, it never proves. None if there is none."""
+    return jwt_claim(token, "exp")
+
+
+def jwt_claim(token: Secret, name: str) -> object:
+    """A claim, unverified; None where there is none, or no JWT. Never raises."""
     parts = token.reveal().split(b".")
     if len(parts) != 3:
         return None
@@ -93,7 +98,7 @@ def jwt_exp(token: Secret) -> object:
         claims = msgspec.json.decode(payload)
     except (ValueError, binascii.Error, RecursionError):
         return None
-    return claims.get("exp") if isinstance(claims, dict) else None
+    return claims.get(name) if isinstance(claims, dict) else None
 
 
 def _raw(form: Expiry, entry: Entry, content: Any, access_token: Secret) -> object:

@@ -25,6 +25,7 @@ from worker.providers.vocabulary import Entry
 OWN = frozenset(
     {"display_name", "strategies", "match_token_host", "match_token_path", "applies_when"}
     | {"dead_since", "dead_reason", "source", "as_of", "confidence", "extends"}
+    | {"account_claim"}  # what Auth0 takes for the user id differs by strategy
 )
 # Keys of a connection in evergrant.toml that are not the catalogue's.
 CONNECTION_KEYS = frozenset(

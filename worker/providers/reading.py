@@ -18,7 +18,7 @@ from typing import Any
 from worker.domain.exchange import Answered, Reading, Salvaged, Verdict
 from worker.domain.grant import TokenSet
 from worker.providers import expiry, paths
-from worker.providers.salvage import found_in, parsed
+from worker.providers.salvage import as_secret, found_in, parsed
 from worker.providers.vocabulary import CodeAt, Entry, Errors
 
 RFC_6749 = Errors(
@@ -130,8 +130,18 @@ def _renewed(
         verdict=Verdict.RENEWED,
         code="",
         tokens=tokens,
+        account=_account(entry, content),
         problem="; ".join(problem for problem in problems if problem),
     )
+
+
+def _account(entry: Entry, content: Any) -> str | None:
+    """Whose tokens these are, where the answer says so (OpenID Connect Core §12.2)."""
+    if not entry.account_claim:
+        return None
+    id_token = as_secret(paths.text_at(content, ["id_token"]))
+    claim = expiry.jwt_claim(id_token, entry.account_claim) if id_token else None
+    return claim if isinstance(claim, str) and claim else None
 
 
 def _refuses(entry: Entry, content: Any) -> bool:

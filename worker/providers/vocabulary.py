@@ -172,6 +172,7 @@ class Entry(Table, frozen=True, kw_only=True):
     requires_login: dict[str, str] = {}  # parameters of the authorization request
     # reading
     response_map: ResponseMap = ResponseMap()
+    account_claim: str = ""  # of an answer's id_token: the identity's user id, as Auth0 has it
     expiry: list[Expiry] = []
     zero_means: Literal["never", "untold"] = "untold"
     absent_means: Literal["never", "untold"] = "untold"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
-from worker.domain.attempt import LeftUncertain, Postponed, Refused
+from worker.domain.attempt import OTHER_ACCOUNT, LeftUncertain, Postponed, Refused
 from worker.domain.exchange import Reading
 from worker.domain.grant import Claim
 from worker.domain.ports import Clock, Notice
@@ -47,6 +47,11 @@ class Endings:
 
     def unrenewable(self, claim: Claim, code: str) -> Postponed:
         return replace(self.postponed(claim, code, None), unrenewable=True)
+
+    def other_account(self, claim: Claim) -> Postponed:
+        """The answer was somebody else's tokens: stop, and alarm whoever can find out why."""
+        notice = notice_of(claim, "grant_other_account", OTHER_ACCOUNT)
+        return replace(self.unrenewable(claim, OTHER_ACCOUNT), notices=(notice,))
 
     def failed(
         self, prepared: Prepared, code: str, retry_after: timedelta | None = None

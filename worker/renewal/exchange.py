@@ -207,6 +207,10 @@ class Exchanger:
     async def _judged(
         self, prepared: Prepared, reading: Reading, answer: Answered, lane: Lane
     ) -> Ending:
+        if reading.verdict is Verdict.RENEWED:
+            lane.pace.answered()
+            _log.error("other_account", grant=str(prepared.claim.grant))
+            return self._endings.other_account(prepared.claim)
         if reading.verdict is Verdict.GRANT_DEAD:
             lane.pace.answered()
             if reading.heals:

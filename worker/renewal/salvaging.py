@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from worker.domain.attempt import Brought
+from worker.domain.attempt import OTHER_ACCOUNT, Brought
 from worker.domain.exchange import Reading, Rotation, Salvaged
-from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet
+from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet, is_account_of
 from worker.domain.ports import Notice, Vault
 from worker.domain.schedule import renewal_time, spread_of
 from worker.domain.secret import Secret
@@ -40,6 +40,8 @@ class Salvager:
     ) -> Brought | None:
         """Whatever tokens there are; None where there is nothing that could be lost."""
         if reading.tokens is not None:
+            if not is_account_of(prepared.claim.key, reading.account):
+                return self._others(prepared.claim, reading.tokens)
             return self._renewed(prepared, reading.tokens)
         if salvaged.refresh_token is None:
             return None
@@ -51,6 +53,20 @@ class Salvager:
             due_at=asked_at,
             token_type="Bearer",
             read=False,
+        )
+        return found if found.rotated else None
+
+    def _others(self, claim: Claim, tokens: TokenSet) -> Brought | None:
+        """Somebody else's: kept until they are revoked, never served and never sent."""
+        found = self._sealed(
+            claim,
+            None,
+            tokens.refresh_token,
+            issued_at=tokens.issued_at,
+            due_at=None,
+            token_type=tokens.token_type,
+            read=False,
+            aside=OTHER_ACCOUNT,
         )
         return found if found.rotated else None
 
@@ -78,7 +94,10 @@ class Salvager:
             ),
             not_before=tokens.issued_at + not_before if not_before else None,
             echoed=echoed,
-            notices=(notice_of(claim, "same_refresh_token", "C22"),) if echoed else (),
+            notices=(
+                *((notice_of(claim, "same_refresh_token", "C22"),) if echoed else ()),
+                *_scopes_lost(prepared, tokens),
+            ),
         )
 
     def _sealed(
@@ -98,6 +117,7 @@ class Salvager:
         read: bool = True,
         echoed: bool = False,
         notices: tuple[Notice, ...] = (),
+        aside: str = "",
     ) -> Brought:
         """A refresh token that did not come is the one that was spent: sealed anew, because a
         ciphertext opens for its own generation only (I16)."""
@@ -130,6 +150,7 @@ class Salvager:
             echoed=echoed,
             healed=claim.suspect_since is not None,
             notices=notices,
+            aside=aside,
         )
 
     def _echoed(self, prepared: Prepared, tokens: TokenSet) -> bool:
@@ -155,3 +176,14 @@ class Salvager:
 
     def _fp(self, secret: Secret | None) -> Fingerprint | None:
         return None if secret is None else self._vault.fingerprint(secret)
+
+
+def _scopes_lost(prepared: Prepared, tokens: TokenSet) -> tuple[Notice, ...]:
+    """Once per family: what an operator said is needed has not come again."""
+    required = prepared.connection.overrides.get("required_scopes")
+    if tokens.scope is None or not isinstance(required, list | tuple):
+        return ()
+    lost = {str(scope) for scope in required} - set(tokens.scope.replace(",", " ").split())
+    if not lost:
+        return ()
+    return (notice_of(prepared.claim, "grant_lacks_scope", " ".join(sorted(lost))),)

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from sqlalchemy import Connection, and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from worker.domain.attempt import Brought, Ending, Fate
+from worker.domain.attempt import OTHER_ACCOUNT, Brought, Ending, Fate
 from worker.domain.grant import ExpiryKind, GrantId, GrantState
 from worker.store.claims import FREE
 from worker.store.tables import CandidateRow, GrantRow
@@ -122,6 +122,7 @@ def _rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[Gran
         .where(
             CandidateRow.grant_id.in_(grants),
             CandidateRow.spent_at.is_(None),
+            CandidateRow.why != OTHER_ACCOUNT,
             or_(GrantRow.attempt.is_(None), GrantRow.uncertain),  # nobody is at work on it
             GrantRow.tombstoned_at.is_(None),
             GrantRow.state.in_(_SPENDABLE),

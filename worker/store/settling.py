@@ -204,7 +204,7 @@ class SettlingRepository:
         if row.rt_fp == one.rt_fp or _was_seen(group.db, one):
             return Fate.REPEATED
         gone = row.state in _GONE
-        why = "tombstoned" if gone else "lost_fence" if one.read else "unread"
+        why = "tombstoned" if gone else one.aside or ("lost_fence" if one.read else "unread")
         self._remember(group, [one])
         candidates.keep(group.db, one, why, group.now)
         group.record("candidate_kept", one, {"why": why, "fence": one.fence})
