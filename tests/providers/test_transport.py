@@ -481,3 +481,12 @@ async def test_a_transport_that_may_not_know_is_not_believed():
     endpoint = HttpTokenEndpoint(allow_loopback=True, transport=httpx.MockTransport(refuse))
     outcome = await endpoint.exchange(Server(port=1).wire(), gate=lambda: True, read_timeout=1)
     assert outcome == Uncertain(reason="protocol")
+
+
+@pytest.mark.parametrize("value", ["Привет", "a\r\nb: c", "a\nb", "a\rb", "a\0b"])
+async def test_a_header_that_no_header_can_hold_is_surely_not_sent(value):
+    """The catalogue refuses these before; the transport does not rely on it."""
+    wire = dataclasses.replace(Server(port=1).wire(), headers={"x-name": value})
+    endpoint = HttpTokenEndpoint(allow_loopback=True)
+    outcome = await endpoint.exchange(wire, gate=lambda: True, read_timeout=1)
+    assert outcome == NotSent(reason="header")

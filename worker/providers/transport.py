@@ -13,7 +13,7 @@ import asyncio
 import select
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import certifi
 import httptools
@@ -54,7 +54,9 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.closed = False
-        self.expiry: asyncio.TimerHandle | None = None
+        self.idle_until = 0.0  # by the loop's clock, while it is kept; 0 while it is in use
+        self._timer: asyncio.TimerHandle | None = None
+        self._readable = select.poll()
         self._transport: asyncio.Transport | None = None
         self._answer: Answer | None = None
         self._done: asyncio.Future[Answer] | None = None
@@ -62,6 +64,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
@@ -78,6 +81,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
+        self._forget_timer()
         if self._answer is None:
             return
         if exc is None:
@@ -91,9 +95,24 @@ class Connection(asyncio.Protocol):
         """Nothing has come in, no end of file either, even if the loop has not read it yet."""
         if self.closed or self._transport is None or self._transport.is_closing():
             return False
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return not self._readable.poll(0)
+
+    def keep_for(self, seconds: float) -> None:
+        """Close it by then, if it is not used before. One timer serves for many exchanges."""
+        loop = asyncio.get_running_loop()
+        self.idle_until = loop.time() + seconds
+        if self._timer is None:
+            self._timer = loop.call_at(self.idle_until, self._look_at_the_time)
+
+    def _look_at_the_time(self) -> None:
+        self._timer = None
+        if self.closed or not self.idle_until:
+            return
+        loop = asyncio.get_running_loop()
+        if self.idle_until <= loop.time():
+            self.abort()
+        else:
+            self._timer = loop.call_at(self.idle_until, self._look_at_the_time)
 
     def send(self, request: bytes) -> asyncio.Future[Answer]:
         """Write at once; the future ends in an answer or in MaybeSentError."""
@@ -106,9 +125,15 @@ class Connection(asyncio.Protocol):
     def abort(self, reason: str = "reset") -> None:
         """Nothing still buffered may leave after this."""
         self.closed = True
+        self._forget_timer()
         self._fail(reason)
         if self._transport:
             self._transport.abort()
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _finish(self) -> None:
         answer, self._answer = self._answer, None
@@ -154,10 +179,36 @@ class TokenTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises: SurelyNotSentError, MaybeSentError."""
-        target = request.extensions.get("target") or self._checked(str(request.url))
-        gate: Callable[[], bool] = request.extensions.get("gate", lambda: True)
-        patience = request.extensions.get("timeout", {}).get("read") or READ_TIMEOUT
-        message = _serialised(request, target)
+        answer = await self.exchange(
+            request.extensions.get("target") or self._checked(str(request.url)),
+            method=request.method,
+            headers=request.headers.raw,
+            body=request.content,
+            gate=request.extensions.get("gate", lambda: True),
+            patience=request.extensions.get("timeout", {}).get("read") or READ_TIMEOUT,
+        )
+        content = answer.content()
+        answer.headers.pop("content-encoding", None)
+        extensions = {"cut": answer.cut}
+        return httpx.Response(
+            answer.status, headers=answer.headers, content=content, extensions=extensions
+        )
+
+    async def exchange(
+        self,
+        target: Target,
+        *,
+        method: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        gate: Callable[[], bool],
+        patience: float,
+    ) -> Answer:
+        """The exchange itself: httpx's objects around it cost more than all the rest of it.
+
+        Raises: SurelyNotSentError, MaybeSentError.
+        """
+        message = _serialised(method, target, headers, body)
         connection = self._take(target) or await self._connect(target)
         # From here to the write nothing waits: what the gate said is still true.
         if not gate():
@@ -167,14 +218,7 @@ class TokenTransport(httpx.AsyncBaseTransport):
             raise SurelyNotSentError("connect")
         answer = await self._answer(connection, connection.send(message), patience)
         self._keep(target, connection)
-        content = answer.content()
-        answer.headers.pop("content-encoding", None)
-        return httpx.Response(
-            answer.status,
-            headers=answer.headers,
-            content=content,
-            extensions={"cut": answer.cut, "plain_headers": answer.headers},
-        )
+        return answer
 
     async def aclose(self) -> None:
         for kept in self._idle.values():
@@ -240,9 +284,9 @@ class TokenTransport(httpx.AsyncBaseTransport):
         kept = self._idle.get((target.scheme, target.name, target.port))
         while kept:
             connection = kept.pop()  # the one used last is the least likely to be stale
-            if connection.expiry:
-                connection.expiry.cancel()
-            if connection.is_fresh():
+            in_time = asyncio.get_running_loop().time() < connection.idle_until
+            connection.idle_until = 0.0
+            if in_time and connection.is_fresh():
                 return connection
             connection.abort()
         return None
@@ -253,22 +297,27 @@ class TokenTransport(httpx.AsyncBaseTransport):
             connection.abort()
             return
         kept.append(connection)
-        loop = asyncio.get_running_loop()
-        connection.expiry = loop.call_later(self._keepalive, connection.abort)
+        connection.keep_for(self._keepalive)
 
 
-def _serialised(request: httpx.Request, target: Target) -> bytes:
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+
+
+def _serialised(
+    method: str, target: Target, headers: Iterable[tuple[bytes, bytes]], body: bytes
+) -> bytes:
     """Raises: SurelyNotSentError for a header that would start another one."""
-    body = request.content
-    lines = [f"{request.method} {target.path} HTTP/1.1".encode("ascii")]
-    lines.append(b"host: " + target.host.encode("ascii"))
-    lines.append(b"content-length: %d" % len(body))
-    for name, value in request.headers.raw:
-        if name.lower() not in {b"host", b"content-length", b"transfer-encoding", b"connection"}:
-            lines.append(name + b": " + value)
-    if any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines):
+    lines = [
+        f"{method} {target.path} HTTP/1.1".encode("ascii"),
+        b"host: " + target.host.encode("ascii"),
+        b"content-length: %d" % len(body),
+        *(name + b": " + value for name, value in headers if name.lower() not in _FRAMING),
+    ]
+    head = b"\r\n".join(lines)
+    ends = len(lines) - 1
+    if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
         raise SurelyNotSentError("header")
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    return b"".join((head, b"\r\n\r\n", body))
 
 
 _CONTEXT: list[ssl.SSLContext] = []
