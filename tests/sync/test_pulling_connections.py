@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.clock import T0
 from tests.sync.world import GOOGLE, World, identity, iso
 from worker.domain.errors import NotFoundError
+from worker.domain.secret import Secret
+from worker.providers import load_catalogue
 from worker.store.audit import AuditLog
 from worker.store.connection_care import ConnectionCare
 from worker.sync import PROBLEMS
@@ -125,3 +131,25 @@ async def test_an_edit_is_seen_by_the_next_user_pull(world):
     fresh = {**GOOGLE, "options": {**GOOGLE["options"], "client_secret": "new"}}
     await read(world, fresh)
     assert world.connections.get("acme", "google-oauth2").client_secret.text() == "new"
+
+
+async def test_apples_key_is_sealed_and_signs_the_client_secret(world):
+    """Auth0 has it as `app_secret`, beside `team_id` and `kid`; in the open only those two lie."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    options = {"client_id": "com.acme.app", "team_id": "TEAM", "kid": "KID", "app_secret": pem}
+    await read(world, {"id": "con_a", "name": "apple", "strategy": "apple", "options": options})
+    config = world.connections.get("acme", "apple")
+    assert config.client_secret.text() == pem
+    assert dict(config.options) == {"team_id": "TEAM", "kid": "KID"}
+    provider = load_catalogue({}, allow_loopback=False).resolve(config, has_refresh_token=True)
+    assert provider.not_renewable is None
+    request = provider.request(config, subject=Secret("rt"), scope=None, now=datetime.now(UTC))
+    sent = dict(parse_qsl(request.body.decode()))
+    audience = "https://appleid.apple.com"
+    claims = jwt.decode(sent["client_secret"], key.public_key(), ["ES256"], audience=audience)
+    assert (claims["iss"], claims["sub"]) == ("TEAM", "com.acme.app")

@@ -54,7 +54,7 @@ def config_of(tenant: str, connection: Connection, *, now: datetime) -> Connecti
         id=connection.id,
         strategy=connection.strategy,
         client_id=text(options.get("client_id")),
-        client_secret=secret(options.get("client_secret")),
+        client_secret=_client_secret(connection.strategy, options),
         options=kept_options(options),
         headers=_headers(options.get("customHeaders")),
         overrides={},
@@ -62,6 +62,12 @@ def config_of(tenant: str, connection: Connection, *, now: datetime) -> Connecti
         approved_host=None,
         stopped=None,
     )
+
+
+def _client_secret(strategy: str, options: Mapping[str, Any]) -> Secret | None:
+    """Apple's is the .p8 key that signs a secret for each request; Auth0 calls it app_secret."""
+    own = secret(options.get("app_secret")) if strategy == "apple" else None
+    return own or secret(options.get("client_secret"))
 
 
 def kept_options(options: Mapping[str, Any]) -> dict[str, object]:
