@@ -22,7 +22,9 @@ from worker.events.inlet import QueueInlet
 from worker.queue.consumer import (
     EXCHANGE,
     LONGEST_BODY,
+    PREFETCH,
     EventConsumer,
+    EventMessages,
     NoticePublisher,
     dead_queue,
     events_queue,
@@ -213,7 +215,7 @@ def test_a_consumer_that_dies_before_the_commit_loses_nothing(
     class Dying(Exception):
         pass
 
-    def die(tenant: str, body: bytes) -> None:
+    def die(messages: Any) -> Any:
         line.consumer.should_stop = True
         raise Dying
 
@@ -232,7 +234,7 @@ def test_a_consumer_that_dies_before_the_commit_loses_nothing(
 
 
 class _Inlet:
-    def __init__(self, take: Callable[[str, bytes], None]) -> None:
+    def __init__(self, take: Callable[[Any], Any]) -> None:
         self.take = take
 
     def bury(self, *, why: str, body: bytes) -> None:
@@ -263,3 +265,68 @@ def test_a_broker_that_is_away_is_said_and_tried_again() -> None:
     publish = NoticePublisher(lambda: Connection("amqp://127.0.0.1:1//", connect_timeout=1))
     with pytest.raises(TransientError):
         publish("acme.x", b"{}")
+
+
+class _Message:
+    """As kombu hands it over, and what it was answered."""
+
+    content_type, headers = "application/cloudevents+json", None
+
+    def __init__(self, body: bytes, key: str = "auth0.acme.login") -> None:
+        self.body, self.delivery_info = body, {"routing_key": key}
+        self.answer = ""
+
+    def ack(self) -> None:
+        self.answer = "ack"
+
+    def requeue(self) -> None:
+        self.answer = "requeue"
+
+    def reject(self, *, requeue: bool) -> None:
+        self.answer = "reject"
+
+
+def _messages(world: World, later: Any) -> tuple[EventMessages, list[int]]:
+    inlet = QueueInlet(world.intake, tenants=["acme"], bury=lambda _why, _body: None)
+    sizes: list[int] = []
+    take = inlet.take
+
+    def counted(messages: Any) -> Any:
+        sizes.append(len(messages))
+        return take(messages)
+
+    inlet.take = counted  # type: ignore[method-assign]  # counts, and does the same
+    return EventMessages(inlet, True, lambda _seconds: None, later), sizes
+
+
+def test_messages_that_come_together_are_one_commit_and_poison_among_them_is_alone(
+    world: World,
+) -> None:
+    soon: list[Callable[[], None]] = []
+    handler, sizes = _messages(world, soon.append)
+    sound = [_Message(json.dumps(login(str(n))).encode()) for n in range(9)]
+    broken = [_Message(b"{"), _Message(BODY, "auth0.nobody.login")]
+    for message in (*sound[:4], *broken, *sound[4:]):
+        handler.on_message(message)
+    assert {message.answer for message in sound} == {""}  # nothing is durable yet
+    assert len(soon) == 1
+    soon[0]()
+    assert sizes == [11]
+    assert {message.answer for message in sound} == {"ack"}
+    assert {message.answer for message in broken} == {"reject"}
+    assert world.inbox.counts() == {"new": 9}
+
+
+def test_no_more_wait_than_the_broker_sends_ahead(world: World) -> None:
+    handler, sizes = _messages(world, lambda _flush: None)
+    for number in range(PREFETCH):
+        handler.on_message(_Message(json.dumps(login(str(number))).encode()))
+    assert sizes == [PREFETCH]
+
+
+def test_while_the_store_is_away_all_of_them_go_back(world: World) -> None:
+    world.store.away, world.intake._spool = True, None
+    handler, _ = _messages(world, None)
+    message = _Message(BODY)
+    handler.on_message(message)
+    assert message.answer == "requeue"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 
 from worker.domain.errors import PermanentError
 from worker.domain.event import Source
 from worker.events.accept import Intake
+from worker.events.bodies import Reading
 
 
 class QueueInlet:
@@ -28,14 +30,23 @@ class QueueInlet:
         self._tenants = frozenset(tenants)
         self._bury = bury
 
-    def take(self, tenant: str, body: bytes) -> None:
-        """Returns once durable. Raises: PermanentError, TransientError."""
+    def take(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[PermanentError | None]:
+        """Returns once all are durable, with what is wrong of each. Raises: TransientError."""
+        sound: dict[str, Reading] = defaultdict(Reading)
+        verdicts = [self._read(tenant, body, sound) for tenant, body in messages]
+        for tenant, reading in sound.items():
+            self._intake.take(tenant, Source.QUEUE, reading)
+        return verdicts
+
+    def _read(self, tenant: str, body: bytes, sound: dict[str, Reading]) -> PermanentError | None:
         if tenant not in self._tenants:
-            raise PermanentError("queue: no such tenant", code="unknown_tenant")
+            return PermanentError("queue: no such tenant", code="unknown_tenant")
         reading = self._intake.read(tenant, Source.QUEUE, body)
         if reading.unreadable:
-            raise PermanentError("queue: not understood", code=reading.unreadable[0].why)
-        self._intake.take(tenant, Source.QUEUE, reading)
+            return PermanentError("queue: not understood", code=reading.unreadable[0].why)
+        sound[tenant].events += reading.events
+        sound[tenant].ignored += reading.ignored
+        return None
 
     def bury(self, *, why: str, body: bytes) -> None:
         self._bury(why, body)

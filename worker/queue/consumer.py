@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from celery import bootsteps
+from kombu.asynchronous import get_event_loop
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Consumer
@@ -29,6 +30,7 @@ DEAD_QUEUE = "evergrant.events.dead"
 LONGEST_BODY = 1024 * 1024  # bytes
 PREFETCH = 16  # bounds what a flood of large messages may take of memory
 _DELIVERIES = 20  # of one message, before RabbitMQ gives up on it
+_GATHER = 0.01  # seconds in which messages that come together share a commit
 _PAUSE = 1.0  # seconds before a message goes back while the store is away
 
 _KEY = re.compile(r"auth0\.(?P<tenant>[a-z0-9][a-z0-9_-]{0,62})\.(?P<trigger>[a-z_.]+)")
@@ -42,10 +44,10 @@ _log = logger(__name__)
 class Inlet(Protocol):
     """What takes messages in; wired to the intake."""
 
-    def take(self, tenant: str, body: bytes) -> None:
-        """Returns once durable.
+    def take(self, messages: Sequence[tuple[str, bytes]]) -> Sequence[PermanentError | None]:
+        """Take (tenant, body) of each; returns once durable, with what is wrong of each.
 
-        Raises: PermanentError when it never can be; TransientError while nothing can take it.
+        Raises: TransientError while nothing can take them; then none counts as taken.
         """
 
     def bury(self, *, why: str, body: bytes) -> None:
@@ -98,42 +100,81 @@ def _is_rabbitmq(transport: str) -> bool:
     return transport.split("+", 1)[0] in ("amqp", "amqps", "pyamqp")
 
 
-@dataclass(frozen=True, slots=True)
 class EventMessages:
-    """Handles one message after the other; at home in any kombu consumer."""
+    """Handles messages, those that come together in one commit; at home in any kombu consumer."""
 
-    inlet: Inlet
-    dead_letters: bool  # the broker has them (RabbitMQ); else we publish them ourselves
-    pause: Callable[[float], object]  # waits, or returns early when the process stops
+    def __init__(
+        self,
+        inlet: Inlet,
+        dead_letters: bool,
+        pause: Callable[[float], object],
+        later: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
+        """`dead_letters`: the broker has them (RabbitMQ); else we publish them ourselves.
+        `pause` waits, or returns early when the process stops. `later` calls back in some
+        milliseconds on the consumer's own thread; None: each message is a commit."""
+        self._inlet = inlet
+        self._dead_letters = dead_letters
+        self._pause = pause
+        self._later = later
+        self._waiting: list[Any] = []
 
     def on_message(self, message: Any) -> None:
         """Ack, dead-letter, or give back; never raises what the message's content caused."""
-        body = _bytes_of(message)
+        self._waiting.append(message)
+        if self._later is None or len(self._waiting) >= PREFETCH:
+            self.flush()
+        elif len(self._waiting) == 1:
+            self._later(self.flush)
+
+    def flush(self) -> None:
+        """Take all that wait, in one commit for each tenant."""
+        waiting, self._waiting = self._waiting, []
+        sound: list[tuple[Any, str, bytes]] = []
+        for message in waiting:
+            body = _bytes_of(message)
+            try:
+                sound.append((message, _tenant_of(message, body), body))
+            except PermanentError as error:
+                self._bury(message, body, error.code)
+        if not sound:
+            return
         try:
-            self.inlet.take(_tenant_of(message, body), body)
-        except PermanentError as error:
-            self._bury(message, body, error.code)
+            verdicts = self._inlet.take([(tenant, body) for _, tenant, body in sound])
         except TransientError:
-            self._give_back(message)
-        else:
-            message.ack()
+            self._give_back([message for message, _, _ in sound])
+            return
+        for (message, _, body), wrong in zip(sound, verdicts, strict=True):
+            if wrong is None:
+                _answered(message.ack)
+            else:
+                self._bury(message, body, wrong.code)
 
     def _bury(self, message: Any, body: bytes, why: str) -> None:
         try:
-            self.inlet.bury(why=why, body=body)
+            self._inlet.bury(why=why, body=body)
         except TransientError:
-            self._give_back(message)
+            self._give_back([message])
             return
         _log.warning("dead message", why=why)
-        if self.dead_letters:
-            message.reject(requeue=False)
+        if self._dead_letters:
+            _answered(partial(message.reject, requeue=False))
             return
         _publish_dead(message, body, why)
-        message.ack()
+        _answered(message.ack)
 
-    def _give_back(self, message: Any) -> None:
-        self.pause(_PAUSE)
-        message.requeue()
+    def _give_back(self, messages: Sequence[Any]) -> None:
+        self._pause(_PAUSE)
+        for message in messages:
+            _answered(message.requeue)
+
+
+def _answered(answer: Callable[[], object]) -> None:
+    """Tell the broker; a connection that is gone meanwhile delivers again, which is harmless."""
+    try:
+        answer()
+    except Exception as error:  # each transport has errors of its own
+        _log.info("message not answered", why=type(error).__name__)
 
 
 def _tenant_of(message: Any, body: bytes) -> str:
@@ -188,9 +229,13 @@ class EventConsumer(ConsumerMixin):
 
 
 def messages_for(
-    connection: Connection, inlet: Inlet, *, pause: Callable[[float], object]
+    connection: Connection,
+    inlet: Inlet,
+    *,
+    pause: Callable[[float], object],
+    later: Callable[[Callable[[], None]], object] | None = None,
 ) -> EventMessages:
-    return EventMessages(inlet, _is_rabbitmq(connection.transport.driver_type), pause)
+    return EventMessages(inlet, _is_rabbitmq(connection.transport.driver_type), pause, later)
 
 
 def consumers(channel: Any, messages: EventMessages) -> list[Consumer]:
@@ -221,7 +266,10 @@ def consumer_step(inlet: Callable[[], Inlet]) -> type[bootsteps.ConsumerStep]:
         def get_consumers(self, channel: Any) -> Iterable[Consumer]:
             connection = channel.connection.client
             waiting = threading.Event()
-            return consumers(channel, messages_for(connection, inlet(), pause=waiting.wait))
+            hub = get_event_loop()  # of this worker; None with the brokers made of files
+            later = partial(hub.call_later, _GATHER) if hub is not None else None
+            messages = messages_for(connection, inlet(), pause=waiting.wait, later=later)
+            return consumers(channel, messages)
 
     return RawEvents
 
