@@ -321,6 +321,30 @@ def test_a_grant_deleted_by_another_process_after_its_claim_is_not_sent(world, r
     run(story())
 
 
+def test_a_process_that_stood_still_does_not_send_what_was_deleted_meanwhile(world):
+    """I14: old knowledge shuts the gate, long before the lease ends."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+        process = w.start()
+        w.network.faults = lambda _: Fault(connect=30.0)
+        w.at_step = lambda _, step: step == "connect" and process.pause()
+        draining = asyncio.create_task(process.drain(budget=60))
+        await asyncio.sleep(1)
+        TombstoneRepository(w.store, AuditLog("cli"), outbox.add).bury(
+            Selection(tenant="acme", grant=grant), why="asked", actor="cli:x", now=w.now()
+        )
+        w.network.faults = lambda _: Fault()
+        await asyncio.sleep(20)
+        w.at_step = None
+        process.resume()
+        await draining
+        assert w.network.sent == []
+
+    run(story())
+
+
 def test_what_waited_for_a_mended_connection_is_renewed_within_half_a_minute(world):
     """I9: the secret is put right at Auth0, read anew, and nobody waits out ten minutes."""
 

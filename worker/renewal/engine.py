@@ -82,6 +82,7 @@ class Engine:
         self._live: dict[tuple[GrantId, int], Claim] = {}
         self._tally: Counter[tuple[str, str]] = Counter()
         self._lanes: dict[str, Lane] = {}  # by host
+        self._room_again = asyncio.Event()
         self._hosts_of: dict[str, set[str]] = {}  # by provider
         self._pauses: Mapping[str, datetime] = {}  # of hosts, as all processes share them
         self._pauses_until = float("-inf")
@@ -150,11 +151,14 @@ class Engine:
             found = await self._step(provider)
             if found is None or not (found or self._under_way(provider)):
                 break
-            if found or not self._room(provider):
-                idle = _IDLE  # places will soon be free, and there may be more to claim
-            if not found:
+            if found:
+                idle = _IDLE
+            elif self._room(provider):
                 await self._clock.sleep(idle)
                 idle = min(_LONGEST_IDLE, idle * 2)
+            else:
+                idle = _IDLE  # places will soon be free, and there may be more to claim
+                await self._places()
         done = self._tally - before
         return {fate: count for (name, fate), count in done.items() if name == provider}
 
@@ -195,6 +199,19 @@ class Engine:
             await asyncio.wait(self._tasks, timeout=1.0)
         await self._journal.close()
 
+    async def _places(self) -> None:
+        """Until some lane has room again; a paused one says nothing, so not for long."""
+        self._room_again.clear()
+        waits = [
+            asyncio.ensure_future(self._room_again.wait()),
+            asyncio.ensure_future(self._clock.sleep(_IDLE)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
     async def _step(self, provider: str) -> int | None:
         """Claim once what there is room for. None: nothing may be claimed now."""
         self._drop_overdue(provider)
@@ -230,13 +247,20 @@ class Engine:
 
     async def _watch_claims(self) -> None:
         """While attempts are under way: which of them somebody deleted in another process."""
-        while self._live:
-            await self._clock.sleep(_LOST_KEPT)
-            with suppress(WorkerError):  # a store that is away takes no deletion either
-                if claims := list(self._live.values()):
-                    lost = await self._offload(self._claims.lost, claims)
-                    self._exchanger.abandoned |= lost & self._live.keys()
-        self._watching = False
+        try:
+            while self._live:
+                await self._clock.sleep(_LOST_KEPT)
+                with suppress(WorkerError):
+                    await self._look_at_claims()
+        finally:
+            self._watching = False
+
+    async def _look_at_claims(self) -> None:
+        asked_at, claims = self._clock.monotonic(), list(self._live.values())
+        if claims:
+            lost = await self._offload(self._claims.lost, claims)
+            self._exchanger.abandoned |= lost & self._live.keys()
+            self._exchanger.known_at = asked_at
 
     async def _ready(self) -> bool:
         """I5: nothing is spent while store or journal cannot take what it would bring."""
@@ -260,7 +284,13 @@ class Engine:
         lane = self._lanes.get(host)
         if lane is None:
             limits = prepared.provider.limits
-            lane = self._lanes[host] = Lane(host, limits, clock=self._clock, work=self._work)
+            lane = self._lanes[host] = Lane(
+                host,
+                limits,
+                clock=self._clock,
+                work=self._work,
+                room_again=self._room_again.set,
+            )
             self._pause(lane)
         return lane
 

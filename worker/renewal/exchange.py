@@ -30,6 +30,7 @@ from worker.renewal.salvaging import Salvager
 
 # Answers that say as little as silence: a proxy gave up, the provider may have acted (C7).
 _AS_GOOD_AS_NONE = frozenset({500, 502, 504})
+KNOWN_FOR = 5.0  # seconds; how old the knowledge may be that a claim is still ours
 _log = structlog.get_logger(__name__)
 
 Extend = Callable[[Prepared], Awaitable[bool]]
@@ -67,6 +68,7 @@ class Exchanger:
         self._journaled = journaled
         self.stopping = False
         self.journal_away = False
+        self.known_at = float("-inf")  # monotonic; as of when the next is known
         # grant and fence of what was deleted or taken over meanwhile: the gate stays shut
         self.abandoned: set[tuple[GrantId, int]] = set()
 
@@ -152,9 +154,15 @@ class Exchanger:
                 return [self._endings.left(prepared)]
 
     def _may_send(self, prepared: Prepared) -> bool:
-        """The gate, asked at the write itself, on a clock that never steps (I6)."""
+        """The gate, asked at the write itself, on a clock that never steps (I6).
+
+        A process that stood still, or cannot reach the store, does not know what was deleted
+        meanwhile, and so may not send either (I14).
+        """
+        now = self._clock.monotonic()
         return (
-            self._clock.monotonic() < prepared.send_before
+            now < prepared.send_before
+            and now - max(prepared.began, self.known_at) < KNOWN_FOR
             and not self.stopping
             and (prepared.claim.grant, prepared.claim.fence) not in self.abandoned
         )
