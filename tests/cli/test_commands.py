@@ -203,3 +203,21 @@ def test_a_grant_given_up_is_served_no_more(evergrant, embedded):
             evergrant("grants", "list", "--connection", "acme-bitbucket")[0]["state"] == "erased"
         )
     )
+
+
+def test_a_leak_is_answered_for_one_user_and_the_provider_knows_of_it(evergrant, embedded):
+    """From the command to the provider's own ledger: nothing is handed out, and it is revoked."""
+    user = embedded.login("google-oauth2", "vera")
+    listed = ("grants", "list", "--user", user)
+    embedded.wait_for(lambda: evergrant(*listed))
+    (grant,) = evergrant(*listed)
+    (kept,) = [one for one in evergrant("grants", "list") if "rosa" in (one["user_id"] or "")]
+    answer = evergrant("compromise", "--user", user, "--yes")
+    assert answer == {"grants": [grant["id"]], "replaced": False}
+    evergrant("tokens", "get", user, "google-oauth2", code=1)
+    embedded.wait_for(lambda: evergrant(*listed)[0]["state"] == "erased")
+    (seen,) = embedded.stage.grants(subject="vera")
+    assert seen["revoked_by_us"] == 1
+    entries = evergrant("erasure", "show", grant["id"])
+    assert [entry["outcome"] for entry in entries if entry["what"] == "revocation"] == ["revoked"]
+    assert evergrant("tokens", "get", kept["user_id"], "google-oauth2")["expires_at"]

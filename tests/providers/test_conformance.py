@@ -260,6 +260,16 @@ def test_it_is_asked_to_revoke_as_it_says(name):
     assert provider(name).revocation_effect == entry.revoke.effect
 
 
+@pytest.mark.parametrize("name", [name for name in CATALOGUE.names() if name not in ENDING])
+def test_where_nothing_can_be_asked_nothing_is_claimed_and_a_person_is_told_where(name):
+    """ "Deleted here" is never "revoked there"."""
+    offered = provider(name)
+    held = {"access_token": AT, "refresh_token": RT}
+    assert offered.revocation(connection_for(name), **held, now=NOW) is None
+    assert offered.revocation_effect == ""
+    assert len(offered.revocation_by_hand) > 10
+
+
 @pytest.mark.parametrize("name", ENDING)
 def test_it_is_not_asked_with_the_wrong_token(name):
     wanted = CATALOGUE[name].revoke.token
