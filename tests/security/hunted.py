@@ -200,7 +200,7 @@ def _singing(birds: Birds) -> StageSettings:
         profiles={
             name: replace(profiles()[name], **prefixes) for name in ("google-oauth2", "bitbucket")
         },
-        lifetimes={"*": 3},
+        lifetimes={"*": 2},
         pace=0.2,
     )
 

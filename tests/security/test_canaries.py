@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -30,7 +31,7 @@ def live_through_it(product: Hunted) -> str:
     rosa = product.login(GOOGLE, "rosa")
     emil = product.login(GOOGLE, "emil")
     ida = product.login(BITBUCKET, "ida")
-    product.wait_for_renewals(4)
+    product.wait_for_renewals(3)
     trouble_at_the_providers(product)
     poison_at_the_doors(product)
     product.stage.do("withdraw_consent", provider="google-oauth2", subject="emil")
@@ -89,9 +90,13 @@ def questions(product: Hunted, rosa: str, emil: str) -> None:
 def commands(product: Hunted, ida: str) -> None:
     """What an operator sees, and a grant given up."""
     (leaves,) = product.get(f"/v1/{TENANT}/users/{ida}/tokens").json()["tokens"]
-    product.command("grants", "explain", leaves["id"])
-    product.command("grants", "revoke", leaves["id"])
-    product.command("doctor", "--deep", "--json")
+    typed = [
+        ("grants", "explain", leaves["id"]),
+        ("grants", "revoke", leaves["id"]),
+        ("doctor", "--deep", "--json"),
+    ]
+    with ThreadPoolExecutor() as terminals:
+        list(terminals.map(lambda words: product.command(*words), typed))
 
 
 def plant(product: Hunted) -> None:
