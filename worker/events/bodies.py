@@ -140,8 +140,8 @@ def _is_cloud_event(record: _Record) -> bool:
 def _cloud_event(record: _Record, tenant: TenantFacts, source: Source) -> Iterable[Event]:
     if record.a0purpose == "test":
         return ()
-    if tenant.auth0_name and record.a0tenant and record.a0tenant != tenant.auth0_name:
-        return ()  # another tenant's stream, pointed at this one's door
+    if tenant.excludes(record.a0tenant):
+        return ()
     if (delivery_id := an_id(record.id)) is None:
         raise UnreadableError("a CloudEvent without an id", code="no_id")
     origin = Origin(tenant, source, delivery_id)

@@ -97,7 +97,7 @@ def of_action(message: ActionMessage, origin: Origin) -> Iterator[Event]:
     connection = message.connection or Reference()
     if message.kind != "post-login" or message.protocol == "oauth2-refresh-token":
         return
-    if origin.tenant.auth0_name and message.tenant not in (None, origin.tenant.auth0_name):
+    if origin.tenant.excludes(message.tenant):
         return
     named = text_of(connection.name) in origin.tenant.database_connections
     if text_of(connection.strategy) in _WITHOUT_IDP and not named:

@@ -26,6 +26,14 @@ class TenantFacts:
     # database connections whose login scripts return tokens; other database logins are ignored
     database_connections: frozenset[str] = field(default_factory=frozenset)
 
+    def excludes(self, told: Any) -> bool:
+        """Whether a record names another tenant, by a stream pointed at this one's door.
+
+        Only a name can: what is no text says nothing, for a coming version may write it otherwise.
+        """
+        named = isinstance(told, str) and told != ""
+        return self.auth0_name is not None and named and told != self.auth0_name
+
 
 def auth0_name_of(domain: str) -> str | None:
     """The tenant name in a canonical domain: "acme" of acme.eu.auth0.com; None of any other."""

@@ -59,17 +59,11 @@ def events_of(data: LogData, origin: Origin) -> Iterable[Event]:
     Raises: UnreadableError when it concerns us but cannot be understood.
     """
     decide = _DECISIONS.get(data.type)
-    if decide is None or _foreign(data, origin):
+    if decide is None or origin.tenant.excludes(data.tenant_name):
         return ()
     if _our_own(data, origin) and decide not in (_limit, _warning):
         return ()
     return decide(data, origin)
-
-
-def _foreign(data: LogData, origin: Origin) -> bool:
-    """A stream of another tenant, pointed at this one's door."""
-    known = origin.tenant.auth0_name
-    return known is not None and bool(data.tenant_name) and data.tenant_name != known
 
 
 def _our_own(data: LogData, origin: Origin) -> bool:
