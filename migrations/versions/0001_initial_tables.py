@@ -338,6 +338,7 @@ def upgrade() -> None:
         sa.Column("log_checkpoint", sa.Text(), nullable=True),
         sa.Column("streams", sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("events", sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("reconcile", sa.JSON(), server_default=sa.text("'{}'"), nullable=False),
         sa.PrimaryKeyConstraint("tenant"),
     )
     # ### end Alembic commands ###

@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from tests.cli.conftest import TENANT
 from worker import settings as _settings
+from worker.bootstrap import pulling
 from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.first_start import first_start
 from worker.cli.app import call
@@ -145,7 +146,7 @@ def test_a_tenant_of_more_users_than_a_search_shows_is_read_whole(stage, base, e
     """A thousand hits of a query, whatever is asked: the command asks anew from there."""
     crowd = stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(1_103)])
     told = evergrant("sync", "users")
-    assert (told["done"], told["failed"]) == (1_103, [])
+    assert (told["done"], told["total"], told["failed"]) == (1_103, 1_103, [])
     with reading(base.engine) as connection:
         held = set(connection.execute(select(GrantRow.user_id)).scalars())
     assert held == set(crowd)
@@ -182,6 +183,40 @@ def test_ids_come_from_a_file_or_a_pipe(stage, base, evergrant, tmp_path, monkey
     told = evergrant("sync", "users", "--ids", "-")
     assert (told["done"], told["gone"]) == (1, 1)
     assert len(grants_of(base, rosa)) == len(grants_of(base, emil)) == 1
+
+
+def test_the_nightly_round_goes_on_where_a_killed_worker_left_it(
+    stage, base, evergrant, monkeypatch
+):
+    users = sorted(stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(6)]))
+    evergrant("sync", "users")
+    stage.login(GOOGLE, "u5", prompt_consent=True)
+    read: list[str] = []
+
+    async def night(*, dies_after: int | None) -> None:
+        async with OneReading(base) as reading_:
+            real = reading_.puller.read
+
+            async def noted(tenant: str, user_id: str, **more: Any) -> Any:
+                if len(read) == dies_after:
+                    raise asyncio.CancelledError
+                read.append(user_id)
+                return await real(tenant, user_id, **more)
+
+            monkeypatch.setattr(reading_.puller, "read", noted)
+            await reading_.begin_reconcile()
+            await reading_.reconcile()
+
+    monkeypatch.setattr(pulling, "_SLICE", 0.0)  # a checkpoint after each user
+    monkeypatch.setattr(pulling, "_LEASE", timedelta(0))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(night(dies_after=4))
+    assert read == users[:4]
+    asyncio.run(night(dies_after=None))
+    assert read == users
+    (told,) = evergrant("sync", "status")
+    assert (told["read"], told["newer_upstream"], told["orphaned_here"]) == (6, 1, 0)
+    assert told["ended_at"] is not None
 
 
 # ------------------------------------------------------------------ a user who vanished

@@ -159,6 +159,21 @@ class ManagementApi:
             if (user_id := text(element.get("user_id")))
         ]
 
+    async def count(self, query: str, *, priority: Priority = Priority.BACKFILL) -> int | None:
+        """How many users match, as the search index has it; None: it does not tell."""
+        params = {
+            "q": query,
+            "search_engine": "v3",
+            "page": "0",
+            "per_page": "1",
+            "include_totals": "true",
+            "fields": _LISTED_FIELDS,  # no tokens
+            "include_fields": "true",
+        }
+        body = await self._get("users", "/users", params, priority)
+        total = body.get("total") if isinstance(body, dict) else None
+        return total if isinstance(total, int) else None
+
     async def logs(
         self, since: str, *, take: int = PAGE, priority: Priority = Priority.FORCED
     ) -> Sequence[Mapping[str, Any]]:

@@ -23,6 +23,7 @@ Take = Callable[[str, datetime, timedelta], bool]  # see `HintRepository.take`
 EVERY_LOG = timedelta(seconds=60)
 # as Auth0 advises: https://auth0.com/docs/customize/events/events-best-practices
 EVERY_STREAM = timedelta(minutes=5)
+EVERY_ROUND = timedelta(seconds=60)  # whether a reconcile was begun, or left by its process
 EVERY_EVENTS = timedelta(seconds=15)  # whether somebody still follows them; the round is endless
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -30,9 +31,9 @@ from worker.store.comparing import Comparison
 from worker.store.connections import ConnectionRepository
 from worker.store.findings import FindingRepository
 from worker.store.following import FollowingRepository
-from worker.store.hints import HintRepository
 from worker.store.merging import MergeRepository
 from worker.store.pulls import PullRepository
+from worker.store.rounds import RoundRepository
 from worker.store.tenants import TenantRepository
 from worker.store.tombstones import TombstoneRepository
 from worker.store.withholding import WithholdingRepository
@@ -42,6 +43,8 @@ from worker.vault import AesVault
 _log = logger(__name__)
 
 _ROUND = timedelta(hours=20)  # a reconcile that has begun keeps others from beginning
+_SLICE = 120.0  # seconds of it between two checkpoints
+_LEASE = timedelta(minutes=5)  # of the process that is at it; longer than a slice may take
 
 
 class Reading:
@@ -58,6 +61,7 @@ class Reading:
         self._base = base
         self._vault = vault
         self._tenants = TenantRepository(base.engine, vault)
+        self._rounds = RoundRepository(base.engine)
         self._findings = FindingRepository(base.engine, outbox.add)
         self.apis = apis_of(base, http, self._tenants)
         self.puller = Puller(
@@ -174,33 +178,46 @@ class Reading:
 
         return feed
 
+    async def begin_reconcile(self, tenant: str | None = None) -> Mapping[str, int]:
+        """Begin the night's rounds; of `tenant`, whose events are lost, one anew and at once."""
+        now, offload = self._base.clock.now(), self._base.offload
+        begun = 0
+        for name in [tenant] if tenant else self.apis:
+            begin = partial(self._rounds.begin, name, now=now, every=_ROUND)
+            begun += await offload(begin, anew=tenant is not None)
+        return {"begun": begun}
+
     async def reconcile(self) -> Mapping[str, int]:
-        """One round over all users we know, slowly; the first process to ask makes it."""
-        counts: dict[str, int] = {}
-        for tenant, api in self.apis.items():
-            if await self._ours(f"reconcile.{tenant}"):
-                for name, count in (await self._round(tenant, api)).items():
-                    counts[name] = counts.get(name, 0) + count
+        """Go on with every round that nobody is at, all tenants beside each other."""
+        rounds = await asyncio.gather(*map(self._reconciled, self.apis))
+        counts: Counter[str] = Counter()
+        for one in rounds:
+            counts.update(one)
         return counts
 
-    async def _round(self, tenant: str, api: ManagementApi) -> Mapping[str, int]:
-        clock, offload = self._base.clock, self._base.offload
-        reconcile = Reconcile(api, self.puller, self._findings, clock=clock, offload=offload)
-        counts: dict[str, int] = {}
-        after: str | None = ""
+    async def _reconciled(self, tenant: str) -> Mapping[str, int]:
+        """One tenant's round, saved every few minutes; a killed process costs no more than that."""
+        base, holder = self._base, f"{self._base.node}:{os.getpid()}"
+        reconcile = Reconcile(
+            self.apis[tenant], self.puller, self._findings, clock=base.clock, offload=base.offload
+        )
+        counts: Counter[str] = Counter()
+        hold = partial(self._rounds.hold, tenant, holder)
+        now = base.clock.now()
         try:
+            after = await base.offload(hold, now=now, until=now + _LEASE)
             while after is not None:
-                found = asdict(await reconcile.run(after=after))
-                after = found.pop("next_user")
-                counts = {name: counts.get(name, 0) + count for name, count in found.items()}
+                found = asdict(await reconcile.run(after=after, seconds=_SLICE))
+                after, now = found.pop("next_user"), base.clock.now()
+                counts.update(found)
+                save = partial(self._rounds.save, tenant, holder, after=after, counts=found)
+                if not await base.offload(save, now=now, until=now + _LEASE):
+                    break  # begun anew meanwhile, or taken over
         except WorkerError as error:
-            _log.warning("reconcile ended early", tenant=tenant, code=error.code)
-        _log.info("reconciled", tenant=tenant, **counts)
+            _log.warning("reconcile interrupted", tenant=tenant, code=error.code)
+        if counts:
+            _log.info("reconciled", tenant=tenant, **counts)
         return counts
-
-    async def _ours(self, subject: str) -> bool:
-        take = HintRepository(self._base.engine).take
-        return await self._base.offload(take, subject, self._base.clock.now(), _ROUND)
 
     def diff(self, tenant: str) -> Diff:
         """Compares the tenant with what we hold, and changes nothing."""

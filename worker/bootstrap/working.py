@@ -12,7 +12,7 @@ import httpx
 from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, intake_of, open_base
-from worker.bootstrap.following import EVERY_LOG, EVERY_STREAM, Following, Rounds
+from worker.bootstrap.following import EVERY_LOG, EVERY_ROUND, EVERY_STREAM, Following, Rounds
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.right_keyring import refuse_foreign_keys
@@ -110,7 +110,6 @@ class _Parts:
         self._draining: dict[str, bool] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._watching: asyncio.Future[None] | None = None
-        self._reconciling: asyncio.Future[Counts] | None = None
         self._vault, self._connections = base.vault(), base.connections()
         self._endpoint = HttpTokenEndpoint(allow_loopback=base.settings.allow_loopback)
         self._reading = Reading(base, http, vault=self._vault, connections=self._connections)
@@ -199,10 +198,8 @@ class _Parts:
         self._publisher.close()
 
     async def _reconciled(self) -> Counts:
-        """Hours long, so it runs beside the tasks and not in one."""
-        if self._reconciling is None or self._reconciling.done():
-            self._reconciling = asyncio.ensure_future(self._reading.reconcile())
-        return {"begun": 1}
+        """The night's rounds are hours long, so they run beside the tasks: see `_rounds`."""
+        return await self._reading.begin_reconcile()
 
     async def _swept(self) -> Counts:
         (self._base.settings.data_dir / ALIVE).touch()
@@ -211,6 +208,7 @@ class _Parts:
 
     def _rounds(self, intake: Intake) -> Rounds:
         rounds = dict(self._reading.event_rounds(intake, self._events_lost))
+        rounds["reconcile"] = EVERY_ROUND, self._reading.reconcile
         if self._base.settings.poll_logs:
             rounds["poll_logs"] = EVERY_LOG, self.jobs["poll_logs"]
             rounds["watch_streams"] = EVERY_STREAM, self.jobs["watch_streams"]
@@ -218,9 +216,7 @@ class _Parts:
 
     async def _events_lost(self, tenant: str) -> None:
         """Only reading every user finds what they told of; now, and not at night."""
-        hints = HintRepository(self._base.engine)
-        await self._base.offload(hints.clear, f"reconcile.{tenant}")
-        self._base.hints.task("upkeep.reconcile")
+        await self._reading.begin_reconcile(tenant)
 
     def _tell(self, told: Sequence[Notice]) -> None:
         self._notices.tell(told, now=self._base.clock.now())

@@ -17,6 +17,7 @@ from worker.cli import context
 from worker.cli.one_reading import OneReading
 from worker.cli.output import EXIT_FAILED, Json, Tenant, err, out, print_json, print_table
 from worker.domain.errors import ConfigurationError
+from worker.store.rounds import RoundRepository
 from worker.sync import Backfill, Compared, Progress
 from worker.sync.backfill import FileCheckpoint, Report
 
@@ -71,6 +72,23 @@ def connections(tenant: Tenant = None, as_json: Json = False) -> None:
             return await backfill.connections(known)
 
     _conclude(context.run(work), "connections", as_json)
+
+
+@sync.command("status")
+def status(as_json: Json = False) -> None:
+    """The nightly look at every user: how far it is, and what it found that no event had told."""
+    with context.opened() as base:
+        found = {name: RoundRepository(base.engine).latest(name) for name in base.settings.tenants}
+    rows = [
+        {"tenant": name, "began_at": one.began_at, "ended_at": one.ended_at, **_KINDS, "read": 0,
+         **one.counts}
+        for name, one in found.items() if one is not None
+    ]  # fmt: skip
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["tenant", "began_at", "ended_at", "read", *_KINDS, "failed"]
+    print_table(rows, columns, empty="no round was made yet; EVERGRANT_RECONCILE_HOUR says when")
 
 
 @sync.command("diff")

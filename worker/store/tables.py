@@ -335,6 +335,8 @@ class TenantRow(Base):
     streams: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     # how far the Events API was followed, and by whom: offset, at, holder, until
     events: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    # the latest reconcile: began, ended, after, counts, holder, until
+    reconcile: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
 
 
 class HostRow(Base):

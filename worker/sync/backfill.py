@@ -36,7 +36,7 @@ class Progress:
     done: int = 0
     gone: int = 0  # no such user: deleted since, or linked to another
     failed: tuple[str, ...] = ()
-    total: int | None = None  # None: nobody knows, Auth0 shows no count past 1000
+    total: int | None = None  # of a whole tenant as the search index has it; None: not told
     seconds: float = 0.0
     ceiling: float = 0.0  # requests per second that the budget allows for
 
@@ -49,7 +49,7 @@ class Progress:
     def eta(self) -> timedelta | None:
         if self.total is None or not self.rate:
             return None
-        left = self.total - self.done - self.gone - len(self.failed)
+        left = max(0, self.total - self.done - self.gone - len(self.failed))
         return timedelta(seconds=left / self.rate)
 
 
@@ -114,7 +114,8 @@ class Backfill:
         """
         began = self._clock.monotonic()
         listed = ids if ids is None or isinstance(ids, Sequence) else list(ids)
-        progress = Progress(total=None if listed is None else len(listed), ceiling=self._ceiling())
+        total = await self._left(checkpoint) if listed is None else len(listed)
+        progress = Progress(total=total, ceiling=self._ceiling())
         async for chunk, state in self._chunks(listed, checkpoint):
             progress = await self._pulled(chunk, progress)
             progress = replace(progress, seconds=self._clock.monotonic() - began)
@@ -151,6 +152,16 @@ class Backfill:
         for start in range(int(state.get("done", 0)), len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             yield chunk, {"done": start + len(chunk)}
+
+    async def _left(self, checkpoint: Checkpoint | None) -> int | None:
+        """How many users lie ahead; for the progress alone, so whatever is in the way: None."""
+        place = Place(**_place(checkpoint.load() if checkpoint else {}))
+        try:
+            return await self._api.count(f"created_at:[{place.since} TO *]")
+        except ConfigurationError:
+            raise
+        except WorkerError:
+            return None
 
     async def _pulled(self, chunk: Sequence[str], progress: Progress) -> Progress:
         gate = asyncio.Semaphore(_AT_ONCE)

@@ -67,7 +67,7 @@ class Reconcile:
             self._findings.users, self._api.tenant, after=after, limit=100
         ):
             for user_id in users:
-                if self._clock.monotonic() >= deadline:
+                if found.read and self._clock.monotonic() >= deadline:
                     return replace(found, next_user=after)
                 found = await self._one(user_id, found)
                 after = user_id

@@ -1,0 +1,122 @@
+"""How far each tenant's reconcile has come, so that a round outlives the process that began it.
+
+One column of the `tenants` table: who works on it until when, after which user to go on, and what
+was counted so far.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select, update
+
+from worker.store.engine import reading, writing
+from worker.store.tables import TenantRow
+from worker.store.types import from_micros, to_micros
+from worker.store.upsert import insert_into
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """The latest round of a tenant."""
+
+    began_at: datetime
+    ended_at: datetime | None  # None: under way
+    after: str  # the last user read
+    counts: Mapping[str, int]
+
+
+class RoundRepository:
+    """Raises everywhere: TransientError, the store is away."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def begin(self, tenant: str, *, now: datetime, every: timedelta, anew: bool = False) -> bool:
+        """Begin a round, unless one is under way or has begun within `every`.
+
+        Args:
+            anew: begin in any case, from the first user on.
+        """
+        with writing(self._engine) as connection:
+            row = _locked(connection, tenant)
+            if not anew and row and (not row.get("ended") or _at(row, "began") > now - every):
+                return False
+            fresh: dict[str, Any] = {
+                "began": to_micros(now),
+                "ended": None,
+                "after": "",
+                "counts": {},
+            }
+            _put(connection, tenant, fresh)
+        return True
+
+    def hold(self, tenant: str, holder: str, *, now: datetime, until: datetime) -> str | None:
+        """After which user to go on; None: no round is under way, or somebody else is at it."""
+        with writing(self._engine) as connection:
+            row = _locked(connection, tenant)
+            if not row or row.get("ended"):
+                return None
+            if row.get("holder") not in (None, holder) and row.get("until", 0) > to_micros(now):
+                return None
+            _put(connection, tenant, {**row, "holder": holder, "until": to_micros(until)})
+        after: str = row["after"]
+        return after
+
+    def save(
+        self,
+        tenant: str,
+        holder: str,
+        *,
+        after: str | None,
+        counts: Mapping[str, int],
+        now: datetime,
+        until: datetime,
+    ) -> bool:
+        """Users up to `after` are read (None: all); `counts` are added. False: no longer ours."""
+        with writing(self._engine) as connection:
+            row = _locked(connection, tenant)
+            if row.get("holder") != holder or row.get("ended"):
+                return False
+            sums = Counter(row["counts"])
+            sums.update(counts)
+            told = {**row, "counts": dict(sums), "until": to_micros(until)}
+            told |= {"ended": to_micros(now), "holder": None} if after is None else {"after": after}
+            _put(connection, tenant, told)
+        return True
+
+    def latest(self, tenant: str) -> Round | None:
+        asked = select(TenantRow.reconcile).where(TenantRow.tenant == tenant)
+        with reading(self._engine) as connection:
+            row = connection.execute(asked).scalar_one_or_none()
+        if not row:
+            return None
+        return Round(
+            began_at=_at(row, "began"),
+            ended_at=_at(row, "ended") if row.get("ended") else None,
+            after=row["after"],
+            counts=row["counts"],
+        )
+
+
+def _at(row: Mapping[str, Any], name: str) -> datetime:
+    return from_micros(row[name])
+
+
+def _locked(connection: Connection, tenant: str) -> dict[str, Any]:
+    """The column, the row ours until the transaction ends."""
+    wanted = select(TenantRow.reconcile).where(TenantRow.tenant == tenant).with_for_update()
+    if (found := connection.execute(wanted).first()) is None:
+        insert = insert_into(connection, TenantRow).values(tenant=tenant, budget={})
+        connection.execute(insert.on_conflict_do_nothing())
+        found = connection.execute(wanted).one()
+    return dict(found.reconcile)
+
+
+def _put(connection: Connection, tenant: str, row: Mapping[str, Any]) -> None:
+    put = update(TenantRow).where(TenantRow.tenant == tenant)
+    connection.execute(put.values(reconcile=dict(row)))
