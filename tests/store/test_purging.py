@@ -12,7 +12,7 @@ from tests.clock import FakeClock
 from tests.grants import GrantTable
 from worker.store.engine import reading, writing
 from worker.store.purging import SLICES, Purge
-from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+from worker.store.tables import CandidateRow, GrantRow, InboxRow, SeenRefreshTokenRow
 from worker.vault import AesVault
 
 OLD, YOUNG = timedelta(days=30), timedelta(days=1)
@@ -97,3 +97,18 @@ def test_candidates_proven_spent_go_and_those_that_may_be_tried_stay(
     assert Purge(engine).candidates(before=now - timedelta(days=14)) == 1
     with reading(engine) as connection:
         assert set(connection.scalars(select(CandidateRow.rt_fp))) == {b"2", b"3"}
+
+
+def test_events_given_up_go_and_those_that_wait_stay(engine: Engine, clock: FakeClock) -> None:
+    now = clock.now()
+    for state, ago in (("failed", OLD), ("unreadable", OLD), ("new", OLD), ("failed", YOUNG)):
+        event(engine, f"{state} {ago}", state=state, received_at=now - ago)
+    assert Purge(engine).given_up(before=now - timedelta(days=14)) == 2
+    with reading(engine) as connection:
+        assert set(connection.scalars(select(InboxRow.state))) == {"new", "failed"}
+
+
+def event(engine: Engine, name: str, **more: object) -> None:
+    row = {"tenant": "acme", "source": "logs", "delivery_id": name, "event": {}, "progress": {}}
+    with writing(engine) as connection:
+        connection.execute(insert(InboxRow), [{**row, "attempts": 0, **more}])

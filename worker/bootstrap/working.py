@@ -60,7 +60,7 @@ JOBS: Mapping[str, timedelta | None] = {
 ANCHORS = "audit.anchors"  # in the data directory
 ALIVE = "worker.alive"  # in the data directory; touched as long as the loop turns
 _KEEP = timedelta(days=14)  # events and notices that are done with, tokens proven spent
-_KEEP_DEAD = timedelta(days=90)
+_KEEP_DEAD = timedelta(days=90)  # what failed or nobody could read
 
 
 class Worker:
@@ -254,6 +254,7 @@ class _Parts:
         return {
             "candidates": await offload(spent.candidates, before=now - _KEEP),
             "fingerprints": await offload(spent.fingerprints, before=now - _KEEP, part=hour),
+            "given_up": await offload(spent.given_up, before=now - _KEEP_DEAD),
             "events": await offload(self._inbox.purge, before=now - _KEEP),
             "notices": await offload(self._notices.purge, before=now - _KEEP),
             "dead_messages": await offload(self._dead.drop_before, now - _KEEP_DEAD),

@@ -1,4 +1,4 @@
-"""Keeps the store bounded: spent candidates, and fingerprints that can be news to nobody.
+"""Keeps the store bounded: spent candidates, events given up, fingerprints that are no news.
 
 A refresh token that rotates hourly leaves 24 fingerprints a day. What has to be known for good is
 what might be read again: the token that Auth0 keeps from the login (it stays there long after it
@@ -15,11 +15,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Engine, Table, bindparam, delete, or_, select
 
 from worker.store.engine import writing
-from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+from worker.store.tables import CandidateRow, GrantRow, InboxRow, SeenRefreshTokenRow
 
 SLICES = 24  # a round through all grants takes as many purges
 
 _seen = cast(Table, SeenRefreshTokenRow.__table__)
+_inbox = cast(Table, InboxRow.__table__)
 _candidates = cast(Table, CandidateRow.__table__)
 _FORGET = delete(_seen).where(
     _seen.c.grant_id == bindparam("b_id"), _seen.c.fp == bindparam("b_fp")
@@ -38,6 +39,16 @@ class Purge:
         with writing(self._engine) as connection:
             gone = connection.execute(delete(_candidates).where(_candidates.c.id.in_(old)))
             return gone.rowcount
+
+    def given_up(self, *, before: datetime) -> int:
+        """Drop failed and unreadable events received before that; reconciles made up for them."""
+        old = (
+            select(_inbox.c.id)
+            .where(_inbox.c.received_at < before, _inbox.c.state.in_(("failed", "unreadable")))
+            .limit(self._limit)
+        )
+        with writing(self._engine) as connection:
+            return connection.execute(delete(_inbox).where(_inbox.c.id.in_(old))).rowcount
 
     def fingerprints(self, *, before: datetime, part: int) -> int:
         """Drop those seen before that, of one slice of the grants; `part` counts up for ever."""
