@@ -1,4 +1,4 @@
-"""The webhook doors, asked as Auth0 asks and as somebody else might (INVARIANTS §7, ingress)."""
+"""The webhook doors, asked as Auth0 asks and as somebody else might (docs/bad-inputs.md)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from tests.events.payloads import (
     action_message,
     array,
     cloud_event,
+    event_bridge,
     json_object,
     jsonl,
     log,
@@ -446,3 +447,18 @@ async def test_no_secret_is_kept_in_the_clear() -> None:
 
 async def test_only_post_is_answered(front: Front) -> None:
     assert (await front.http.get("/hooks/auth0/acme/logs")).status_code == 405
+
+
+async def test_what_eventbridge_passes_on_is_worked_off_like_the_stream_itself(
+    front: Front,
+) -> None:
+    """An API destination posts each record as it is, its connection's key in a header."""
+    key = ("X-Evergrant", "custom")
+    for detail in (login("1"), cloud_event("user.updated", "evt_1"), sso_login("2")):
+        answer = await front.post(json.dumps(event_bridge(detail)), key, door="events")
+        assert answer.status_code == 202
+    again = await front.post(json.dumps(event_bridge(login("1"))), key, door="events")
+    assert again.json() == {"accepted": 0, "duplicate": 1, "ignored": 0}
+    await front.world.work()
+    assert front.rows == {"done": 2}
+    assert front.world.pull.users == [("acme", ROSA)]
