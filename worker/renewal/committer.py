@@ -1,4 +1,4 @@
-"""Answers stream in one by one and are written in groups, every few milliseconds."""
+"""Answers stream in one by one and are written in groups, many times a second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from worker.domain.ports import Clock, Offload
 from worker.renewal.ports import Journal, Settling
 
 GROUP = 200
-GATHER = 0.003  # seconds a first ending waits for company
+# Seconds a first ending waits for company. What cannot be had again is in the journal before it
+# comes here, so the wait loses nothing; and one transaction for twenty costs little more than one
+# for two.
+GATHER = 0.02
 _LONGEST_RETRY = 2.0
 _log = structlog.get_logger(__name__)
 

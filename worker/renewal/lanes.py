@@ -17,13 +17,22 @@ Work = Callable[[Prepared, "Lane"], Awaitable[None]]
 class Lane:
     """A queue, and runners that share it. One task per place under way, none per token."""
 
-    def __init__(self, host: str, limits: Limits, *, clock: Clock, work: Work) -> None:
+    def __init__(
+        self,
+        host: str,
+        limits: Limits,
+        *,
+        clock: Clock,
+        work: Work,
+        room_again: Callable[[], object],
+    ) -> None:
         self.host = host
         self.pace = Pace(limits)
         self.running = 0
         self._queue: deque[Prepared] = deque()
         self._clock = clock
         self._work = work
+        self._room_again = room_again
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -32,12 +41,14 @@ class Lane:
 
     @property
     def room(self) -> int:
-        """How many more claims can soon be under way: half a round waits ready in the queue."""
+        """How many more claims can soon be under way: half a round waits ready in the queue, and
+        is filled up by quarters of a round, because a small claim costs as much as a large one."""
         now = self._clock.monotonic()
         if self.pace.shut_until(now) is not None or self.pace.backlog(now) > 1.0:
             return 0
         limit = self.pace.limit
-        return max(0, limit + limit // 2 - self.load)
+        room = limit + limit // 2 - self.load
+        return room if room >= limit // 4 else 0
 
     def submit(self, prepared: Prepared) -> None:
         self._queue.append(prepared)
@@ -62,6 +73,8 @@ class Lane:
                     await self._clock.sleep(wait)
                 await self._work(prepared, self)
                 self._fill()
+                if self.room:
+                    self._room_again()
         finally:
             self.running -= 1
 
