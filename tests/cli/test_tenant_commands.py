@@ -10,19 +10,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import select, update
 
 from tests.cli.conftest import TENANT
+from tests.grants import GrantTable
 from worker import settings as _settings
 from worker.bootstrap import pulling
-from worker.bootstrap.base import Base, Role, open_base
+from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.first_start import first_start
+from worker.bootstrap.working import Worker
 from worker.cli.app import call
 from worker.cli.one_reading import OneReading
 from worker.domain.errors import NotFoundError
+from worker.domain.event import Source
 from worker.rehearsal import ConnectionSpec, RunningStage, StageSettings, rehearsal, write_config
 from worker.store.engine import reading, writing
+from worker.store.merging import Merged, MergeRepository
+from worker.store.pulls import PullRepository, user_subject
 from worker.store.tables import AuditRow, ConnectionRow, GrantRow, OutboxRow
 
 GOOGLE = "google-oauth2"
@@ -371,3 +377,84 @@ def test_an_edit_at_auth0_is_told_with_the_users_it_concerns(
     assert code in evergrant("grants", "explain", str(grant.id))["connection_problems"]
     assert grant.refresh_token is not None  # nothing that we hold is deleted by any of them
     assert evergrant("connections", "clear", name)["cleared"]
+
+
+# ------------------------------------------------------------------ deletion (I14)
+
+
+@pytest.fixture
+def worker(base: Base) -> Iterator[Worker]:
+    made = Worker(base.settings)
+    yield made
+    made.close()
+
+
+def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
+    stage, base, evergrant, worker
+):
+    rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
+    evergrant("sync", "connections")
+    evergrant("sync", "users")
+    (grant,) = grants_of(base, rosa)
+    told = msgspec.json.encode([r for r in stage.stage.tenant.log.records if rosa in str(r)])
+    late_pull = asyncio.run(read_but_not_merged(base, rosa))
+
+    stage.do("delete_user", user_id=rosa)
+    vanish(base, rosa)
+    assert grants_of(base, rosa)[0].state == "tombstoned"
+    evergrant("tokens", "get", rosa, GOOGLE, code=1)
+    GrantTable(base.engine, base.vault(), base.clock).add_candidate(grant.id, "rt-late")
+    assert worker.upkeep("revocations") == {"revoked": 2}  # a late answer's token too
+    assert stage.ledger()["providers"]["google-oauth2"]["revoked_by_us"] >= 1
+
+    def is_gone() -> bool:
+        (row,) = grants_of(base, rosa)
+        held = (row.access_token, row.refresh_token, row.access_key, row.refresh_key)
+        return row.state == "erased" and held == (None,) * 4
+
+    assert is_gone()
+    assert late_pull().overtaken
+    intake = intake_of(base)
+    asyncio.run(intake.receive(TENANT, Source.LOGS, told, offload=base.offload))
+    worker.events()
+    evergrant("events", "replay")
+    worker.events()
+    with pytest.raises(NotFoundError):
+        pull(base, rosa)
+    evergrant("sync", "users")
+    assert is_gone()
+    receipt = evergrant("erasure", "show", str(grant.id))
+    assert [entry["what"] for entry in receipt] == [
+        "tombstoned",
+        "revocation",
+        "revocation",
+        "erased",
+    ]
+    assert receipt[-1]["keys_destroyed"]
+    assert grants_of(base, emil)[0].state == "active"
+
+
+def test_linking_two_users_ends_nothing(stage, base, evergrant, worker):
+    rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
+    evergrant("sync", "users")
+    (grant,) = grants_of(base, emil)
+    stage.do("link", primary=rosa, secondary=emil)
+    vanish(base, emil)
+    assert worker.upkeep("revocations") == {}
+    assert grants_of(base, emil) == []
+    assert {row.state for row in grants_of(base, rosa)} == {"active"}
+    assert len(grants_of(base, rosa)) == 2
+    assert stage.ledger()["total"]["revoked_by_us"] == 0
+    evergrant("erasure", "show", str(grant.id), code=3)
+
+
+async def read_but_not_merged(base: Base, user_id: str) -> Callable[[], Merged]:
+    """A pull that is overtaken by the deletion between its GET and its merge."""
+    async with OneReading(base) as reading_:
+        begun = PullRepository(base.engine).begin(
+            TENANT, user_subject(user_id), now=base.clock.now()
+        )
+        user = await reading_.apis[TENANT].user(user_id)
+        arrivals = await reading_.puller.arrivals(TENANT, user)
+    merges = MergeRepository(base.engine, base.vault(), base.audit, actor="test")
+    return lambda: merges.merge(begun, arrivals, user_id=user_id, now=base.clock.now())
