@@ -90,7 +90,7 @@ class Journal:
         self._waiting.append((number, framed(entry_of(brought, number)), done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        await asyncio.shield(done)
+        await done
         return number
 
     def mark(self, entries: Sequence[int], counter: int) -> None:

@@ -26,9 +26,13 @@ def refresh(
     subject: Secret,
     scope: str | None,
     now: datetime,
+    url: str | None = None,
 ) -> WireRequest:
-    """Raises: ConfigurationError naming what is missing or refused."""
-    url = endpoint(entry, connection, around)
+    """`url`: the endpoint, where it is known already.
+
+    Raises: ConfigurationError naming what is missing or refused.
+    """
+    url = url or endpoint(entry, connection, around)
     value_of = lookup(entry, connection, around, scope)
     proof = client_auth.prove(entry, connection, audience=url, now=now)
     params = {

@@ -100,6 +100,10 @@ class CatalogueProvider:
     def grace_seconds(self) -> float:
         return self.kind.grace_seconds
 
+    @property
+    def always_rotates(self) -> bool:
+        return self.kind.entry.rotation == "single_use"
+
     @cached_property
     def lifetimes(self) -> Lifetimes:
         """The entry's; where no end is told, no longer than this connection has shown."""
@@ -129,8 +133,18 @@ class CatalogueProvider:
         self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
     ) -> WireRequest:
         return asking.refresh(
-            self.kind.entry, connection, self.around, subject=subject, scope=scope, now=now
+            self.kind.entry,
+            connection,
+            self.around,
+            subject=subject,
+            scope=scope,
+            now=now,
+            url=self._endpoint if connection is self.connection else None,
         )
+
+    @cached_property
+    def _endpoint(self) -> str:
+        return asking.endpoint(self.kind.entry, self.connection, self.around)
 
     def salvage(self, answer: Answered) -> Salvaged:
         return salvage(answer, self.kind.entry.response_map)

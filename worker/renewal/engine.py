@@ -45,6 +45,7 @@ STOP_PATIENCE = 150.0  # seconds; a strict provider's read timeout and some
 _FIRST_CLAIM = 16  # of a provider whose hosts are not known yet
 _LARGEST_CLAIM = 400
 _LOST_KEPT = 1.0  # seconds between looks at which of our claims were deleted elsewhere (I14)
+_STARTED_AT_ONCE = 16  # answers that wait for their journal must not wait for hundreds of starts
 _PAUSES_KEPT = 2.0  # seconds between looks at pauses that other processes learnt of
 _IDLE = 0.05  # seconds between looks while a drain waits for places
 _LONGEST_IDLE = 0.5  # and while it waits for answers, with nothing due
@@ -232,8 +233,10 @@ class Engine:
                 *(self._endings.put_off(one.claim, error.code, 1.0) for one in claimed)
             )
             return None
-        for one in prepared:
+        for number, one in enumerate(prepared, 1):
             await self._start(one)
+            if number % _STARTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return len(prepared)
 
     def _alive(self, claimed: list[Claimed]) -> list[Claimed]:
