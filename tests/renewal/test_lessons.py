@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import select
 
 from tests.planted import opened, plant_connection, row_of
@@ -150,6 +151,18 @@ def test_a_provider_that_stops_rotating_is_told_and_its_class_stays_strict(world
         assert (kind, "without a new one" in reason) == ("provider_changed", True)
         assert (await _rules(process, grant, w)).rotation is Rotation.S
         assert row_of(w.store, grant).state == GrantState.ACTIVE
+
+    run(story())
+
+
+@pytest.mark.parametrize("rotation", [Rotation.F, Rotation.G, Rotation.M])
+def test_where_a_new_refresh_token_only_may_come_its_absence_is_no_news(world, rotation):
+    async def story():
+        w = world(rotation, grace=30.0)
+        w.network.faults = lambda _: Fault(mangle=without("refresh_token"))
+        w.plant(rotated_before=True)
+        assert await renewed(w, w.start()) == {"renewed": 1}
+        assert notices(w) == []
 
     run(story())
 

@@ -133,6 +133,10 @@ class FakeEntry:
         return self._declared or self.ledger.rotation
 
     @property
+    def always_rotates(self) -> bool:
+        return self.rotation is Rotation.S
+
+    @property
     def grace_seconds(self) -> float:
         return self.ledger.grace
 

@@ -96,6 +96,10 @@ class Provider(Protocol):
     def grace_seconds(self) -> float: ...
 
     @property
+    def always_rotates(self) -> bool:
+        """Every refresh is known to bring a new refresh token; False also where it may."""
+
+    @property
     def lifetimes(self) -> Lifetimes: ...
 
     @property

@@ -156,7 +156,6 @@ def _change(provider: Provider, claim: Claim, brought: Brought) -> Change | None
         return None
     if provider.rotation is Rotation.N and brought.rotated and not claim.rotated_before:
         return Change.ROTATES
-    single_use = provider.rotation in (Rotation.G, Rotation.S, Rotation.F)
-    if single_use and claim.rotated_before and not brought.rotated:
+    if provider.always_rotates and claim.rotated_before and not brought.rotated:
         return Change.KEEPS
     return None
