@@ -51,8 +51,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _session_servers().end()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the servers it needs, so that `-m "not rabbitmq"` works."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with the servers it needs, so that `-m "not rabbitmq"` works.
+
+    Drills are minutes long: they run when asked for, by `make drill`.
+    """
+    if os.environ.get("EVERGRANT_DRILL") != "long":
+        drills = [item for item in items if item.get_closest_marker("drill")]
+        items[:] = [item for item in items if item not in drills]
+        config.hook.pytest_deselected(items=drills)
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {})

@@ -28,12 +28,13 @@ def plant(
     connection: str = "google-oauth2",
     provider: str = "google-oauth2",
     identity: str | None = None,
+    grant: GrantId | None = None,
     life: timedelta = HOUR,
     age: timedelta = timedelta(minutes=50),
     **columns: Any,
 ) -> GrantId:
     """A grant `age` old whose access token lives for `life`; due now unless `due_at` is given."""
-    grant = GrantId(uuid4())
+    grant = grant or GrantId(uuid4())
     access_key, refresh_key = vault.new_keys(tenant, grant)
     issued_at = now - age
     rt_fp = vault.fingerprint(Secret(rt)) if rt else None

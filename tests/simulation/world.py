@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any, NoReturn
+from uuid import UUID
 
 from sqlalchemy import Engine
 
@@ -264,6 +265,8 @@ class Process:
         if self.world.store_away and not name.startswith(("unreplayed", "replayed", "is_alive")):
             raise TransientError("store: away", code="store_away")
         result = call(*args, **kwargs)
+        if self.world.unknown_commit(name):
+            raise TransientError("store: connection lost at the commit", code="store_away")
         await self.step(f"{name}.done")
         return result
 
@@ -367,6 +370,7 @@ class World:
         self.processes: list[Process] = []
         self.store_away = False
         self.at_step: Callable[[Process, str], None] | None = None
+        self.unknown_commit: Callable[[str], bool] = lambda _: False  # done, and nobody hears it
         plant_connection(self.store, name=PROVIDER)
 
     def start(self, name: str | None = None, node: str = "n1") -> Process:
@@ -374,10 +378,18 @@ class World:
         self.processes.append(process)
         return process
 
+    def lose_disk(self, node: str) -> None:
+        """Its processes die, and their journals are gone (C15); its name goes with them."""
+        for process in self.processes:
+            if process.node == node and not process.dead:
+                process.kill()
+        self.disks.pop(node, None)
+
     def plant(self, rt: str = "r0", **columns: Any) -> GrantId:
         """A grant due now, whose refresh token the provider knows."""
         self.ledger.login(rt)
         columns = {"connection": PROVIDER, "provider": PROVIDER, "now": self.now()} | columns
+        columns.setdefault("grant", GrantId(UUID(int=self.random.getrandbits(128))))  # spreads dues
         return plant(self.store, self.vault, rt=rt, **columns)
 
     def now(self) -> datetime:

@@ -211,6 +211,28 @@ def test_a_lost_fence_makes_a_candidate_never_garbage(world):
     assert opened(world.engine, world.vault, grant) == "newest"
 
 
+def test_a_takeover_spends_the_successor_that_came_meanwhile_and_not_its_parent_again(world):
+    """I4: a slow attempt hands in late, the next one dies, and a third must not send the parent."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (slow,) = world.claim()
+    world.take_over()
+    assert world.settle(world.brought(slow, rt="successor")) == [Fate.CANDIDATE]
+    seen = world.claims["p1"].unfinished("google-oauth2", ["acme"], dead=("p2",))
+    assert world.claims["p1"].take_over(seen, lease=20.0) == []
+    assert opened(world.engine, world.vault, grant) == "successor"
+    (next_one,) = world.claim()
+    assert next_one.parent_fp == world.vault.fingerprint(Secret("successor"))
+
+
+def test_no_token_is_sent_again_once_its_successor_has_come(world):
+    plant(world.engine, world.vault, now=NOW)
+    (slow,) = world.claim()
+    (quick,) = world.take_over()
+    assert world.claims["p2"].extend([quick], lease=20.0) == {quick.grant}
+    world.settle(world.brought(slow, rt="successor"))
+    assert world.claims["p2"].extend([quick], lease=20.0) == set()
+
+
 def test_the_successor_of_the_current_token_takes_its_place_once_nobody_holds_it(world):
     grant = plant(world.engine, world.vault, now=NOW)
     (slow,) = world.claim()

@@ -117,7 +117,12 @@ class Finder:
         if not short:
             return ready
         lost = await self._lengthen(short)
-        return [one for one in ready if not (isinstance(one, Prepared) and one.claim.grant in lost)]
+        return [
+            self._endings.put_off(one.claim, "lease_lost", 1.0)
+            if isinstance(one, Prepared) and one.claim.grant in lost
+            else one
+            for one in ready
+        ]
 
     def _watermarks(self, provider: str, tenants: Sequence[str]) -> dict[str, datetime]:
         now = self._clock.monotonic()

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeGuard
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.attempt import OTHER_ACCOUNT, Brought, Ending, Fate
 from worker.domain.grant import ExpiryKind, GrantId, GrantState
-from worker.store.claims import FREE
+from worker.store.claim_rows import FREE
 from worker.store.tables import CandidateRow, GrantRow
 
 _SPENDABLE = (GrantState.ACTIVE.value, GrantState.SUSPECT.value, GrantState.NEEDS_REAUTH.value)
@@ -87,9 +87,18 @@ def reconsider(
         for ending in endings:
             if _renewed(ending, fates):
                 _rest(db, ending, now)
-        grants = _rise(db, grants, now)
+        grants = rise(db, grants, now)
         if not grants:
             return
+
+
+def successor_waits() -> Any:
+    """Of a grant's row: a candidate came of the very token that is current."""
+    return exists().where(
+        CandidateRow.grant_id == GrantRow.id,
+        CandidateRow.parent_fp == GrantRow.rt_fp,
+        CandidateRow.spent_at.is_(None),
+    )
 
 
 def _renewed(ending: Ending, fates: Mapping[tuple[GrantId, int], Fate]) -> TypeGuard[Brought]:
@@ -110,7 +119,7 @@ def _rest(db: Connection, brought: Brought, now: datetime) -> None:
     )
 
 
-def _rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[GrantId]:
+def rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[GrantId]:
     """Promote what is the current token's successor, or a login's; return whose changed."""
     rises = or_(
         CandidateRow.parent_fp == GrantRow.rt_fp,

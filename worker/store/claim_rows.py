@@ -19,6 +19,15 @@ from worker.domain.grant import (
 )
 from worker.store.tables import GrantRow
 
+FREE: dict[Any, Any] = {  # the columns of a row that nobody holds
+    GrantRow.attempt: None,
+    GrantRow.claim_node: None,
+    GrantRow.claim_process: None,
+    GrantRow.claim_fp: None,
+    GrantRow.claimed_at: None,
+    GrantRow.lease_until: None,
+    GrantRow.uncertain: False,
+}
 CLAIM = (
     GrantRow.id,
     GrantRow.tenant,

@@ -24,24 +24,14 @@ from worker.domain.grant import (
     GrantState,
 )
 from worker.domain.ports import Clock
-from worker.store.claim_rows import CLAIM, UNFINISHED, claim_of, unfinished_of
+from worker.store import candidates
+from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
 from worker.store.engine import reading, writing
 from worker.store.tables import GrantRow
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _UNFINISHED_WINDOW = 2000  # oldest due rows looked through: attempts are taken oldest first
 _OPEN = (GrantState.ACTIVE.value, GrantState.SUSPECT.value)
-
-
-FREE: dict[Any, Any] = {  # the columns of a row that nobody holds
-    GrantRow.attempt: None,
-    GrantRow.claim_node: None,
-    GrantRow.claim_process: None,
-    GrantRow.claim_fp: None,
-    GrantRow.claimed_at: None,
-    GrantRow.lease_until: None,
-    GrantRow.uncertain: False,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +112,11 @@ class ClaimsRepository:
             return found
 
     def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> list[Claim]:
-        """Replace each of `chosen` attempts by one of ours, if it is still the one seen."""
+        """Replace each of `chosen` attempts by one of ours, if it is still the one seen.
+
+        Where the successor of the token has come meanwhile, from an attempt before that one, that
+        is made current instead: sending its parent again would cost the family (I4).
+        """
         taken: list[Claim] = []
         with writing(self._engine) as connection:
             now = self._now(connection)
@@ -143,16 +137,21 @@ class ClaimsRepository:
                         select(*CLAIM).where(GrantRow.id == unfinished.grant)
                     ).one()
                     taken.append(claim_of(row, earlier=unfinished.earlier))
-        return taken
+            followed = self._let_successors_rise(connection, [one.grant for one in taken], now)
+        return [one for one in taken if one.grant not in followed]
 
     def extend(self, claims: Sequence[Claim], *, lease: float) -> set[GrantId]:
-        """Let the leases of those claims that still hold end `lease` seconds from now."""
+        """Let the leases of those claims that still hold end `lease` seconds from now.
+
+        A claim whose token has a successor here by now holds no more: nothing is to be sent.
+        """
         with writing(self._engine) as connection:
             now = self._now(connection)
             held = and_(
                 tuple_(GrantRow.id, GrantRow.fence).in_([(c.grant, c.fence) for c in claims]),
                 GrantRow.attempt.in_([c.attempt for c in claims]),
             )
+            held = and_(held, ~candidates.successor_waits())
             until = now + timedelta(seconds=lease)
             rows = connection.execute(
                 update(GrantRow).where(held).values(lease_until=until).returning(GrantRow.id)
@@ -177,6 +176,20 @@ class ClaimsRepository:
                 .where(GrantRow.id == grant, GrantRow.state == GrantState.SUSPECT.value)
                 .values(pulled_at=self._now(connection))
             )
+
+    def _let_successors_rise(
+        self, connection: Connection, grants: Sequence[GrantId], now: datetime
+    ) -> set[GrantId]:
+        followed = (
+            update(GrantRow)
+            .where(GrantRow.id.in_(grants), candidates.successor_waits())
+            .values(FREE)
+            .returning(GrantRow.id)
+        )
+        found = {GrantId(row.id) for row in connection.execute(followed)}
+        if found:
+            candidates.rise(connection, list(found), now)
+        return found
 
     def _now(self, connection: Connection) -> datetime:
         if not self._postgres:

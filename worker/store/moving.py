@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from worker.domain.attempt import Brought
 from worker.domain.grant import GrantState
-from worker.store.claims import FREE
+from worker.store.claim_rows import FREE
 from worker.store.tables import GrantRow
 
 

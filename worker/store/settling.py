@@ -29,7 +29,7 @@ from worker.domain.grant import GrantId, GrantState
 from worker.domain.ports import AuditRecord, Clock, Notice
 from worker.domain.verdict import after_refusal
 from worker.store import candidates, verdict_brake
-from worker.store.claims import FREE
+from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
 from worker.store.moving import POSTGRES_MOVE, columns_of, current_values, fitting, move_one
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
