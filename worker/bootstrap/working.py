@@ -16,7 +16,7 @@ from worker.bootstrap.following import EVERY_LOG, EVERY_ROUND, EVERY_STREAM, Fol
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.right_keyring import refuse_foreign_keys
-from worker.bootstrap.runtime import Loop, spare_collector
+from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
 from worker.bootstrap.tick import SelfSweep
 from worker.domain.ports import Notice
@@ -73,7 +73,6 @@ class Worker:
         self._loop = Loop("exchanges")
         self._parts = self._loop.call(_assembled(self._base))
         self.inlet = self._parts.inlet
-        spare_collector()
 
     def start(self) -> None:
         """Watch the schedule ourselves, whatever becomes of broker and scheduler."""

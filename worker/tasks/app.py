@@ -26,6 +26,7 @@ settings = _settings.load()
 _settings.share_metrics(settings.data_dir)  # before anything imports prometheus-client
 
 from worker.bootstrap.base import Role, load_entries, open_base  # noqa: E402  # after the above
+from worker.bootstrap.runtime import spare_collector  # noqa: E402
 from worker.bootstrap.schedule import StoreSchedule  # noqa: E402
 from worker.bootstrap.tick import tick  # noqa: E402
 from worker.bootstrap.working import JOBS, Worker  # noqa: E402
@@ -44,6 +45,7 @@ def worker() -> Worker:
     with _making:
         if os.getpid() not in _workers:
             _workers[os.getpid()] = Worker(settings, celery=app)
+            spare_collector()
         return _workers[os.getpid()]
 
 
