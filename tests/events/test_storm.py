@@ -28,6 +28,7 @@ LONG = os.environ.get("EVERGRANT_DRILL") == "long"
 EVENTS, USERS, BATCH = (100_000, 2_000, 100) if LONG else (3_000, 100, 50)
 OUTAGE = 3600  # seconds of the world's clock
 HUSH = "made-up"
+FORM = pytest.mark.drill if LONG else pytest.mark.timeout(120)
 
 Batch = tuple[str, list[dict[str, Any]]]  # the header shown, the records
 
@@ -77,18 +78,18 @@ async def outage(world: World, sender: Sender, queued: list[Batch]) -> list[Batc
 
 async def bursts(world: World, sender: Sender, batches: list[Batch]) -> None:
     """Everything at once, while the store falters, and two workers are at it already."""
+    burst = len(batches) // 10
     for index, batch in enumerate(batches):
         world.store.away = index % 7 == 3
         world.clock.advance(3)
         assert await sender.send(batch)
-        if index % 100 == 99:
+        if index % burst == burst - 1:
             world.store.away = False
             await asyncio.gather(world.work(1), world.work(1))
     world.store.away = False
 
 
-@pytest.mark.drill
-@pytest.mark.timeout(3600 if LONG else 180)
+@FORM
 async def test_nothing_is_lost_and_nothing_done_twice(engine: Engine, tmp_path: Path) -> None:
     world = World(engine, tmp_path)
     effects: Counter[str] = Counter()

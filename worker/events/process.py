@@ -71,9 +71,8 @@ class Processor:
                 if not claimed and not work.running:
                     break
                 if not claimed:
-                    await asyncio.wait(
-                        work.running, timeout=_LOOK_AGAIN, return_when=asyncio.FIRST_COMPLETED
-                    )
+                    # not after each that ends: with thousands under way that would be quadratic
+                    await asyncio.wait(work.running, timeout=_LOOK_AGAIN)
         finally:
             if work.running:
                 await asyncio.wait(work.running)
