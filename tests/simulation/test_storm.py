@@ -19,6 +19,7 @@ _REPLAY = os.environ.get("EVERGRANT_SEED", "")
 _RENEWALS = 200  # of the long form
 
 
+@pytest.mark.timeout(900)
 def test_no_grant_is_lost_that_could_be_kept_and_none_is_spent_twice():
     seen = Counter()
     for seed in range(3 * len(VARIANTS)):
