@@ -342,6 +342,7 @@ def test_a_process_that_stood_still_does_not_send_what_was_deleted_meanwhile(wor
         process.resume()
         await asyncio.sleep(5)
         assert w.network.sent == []
+        draining.cancel()
 
     run(story())
 
