@@ -213,3 +213,50 @@ def test_a_stepped_wall_clock_takes_no_claim_from_the_living(world, step):
         await working
 
     run(story())
+
+
+@pytest.mark.parametrize(
+    ("rotation", "grace", "kept"),
+    [
+        (Rotation.N, 0.0, True),
+        (Rotation.M, 0.0, True),
+        (Rotation.G, 600.0, True),
+        (Rotation.F, 0.0, False),
+    ],
+)
+def test_a_disk_lost_with_its_journal_costs_what_only_it_held(world, rotation, grace, kept):
+    """C15: as a lost answer. Where the old token still works nothing is lost; where it does not,
+    the successor that nobody has any more is the one loss, and a login mends it."""
+
+    async def story():
+        w = world(rotation, grace=grace)
+        grant = w.plant()
+        doomed, other = w.start(node="n1"), w.start(node="n2")
+        w.at_step = killing(doomed, "journaled")
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await asyncio.sleep(1)
+        w.lose_disk("n1")
+        await live([other], 900)
+        row = row_of(w.store, grant)
+        if kept:
+            assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+            assert w.ledger.double_spends == []
+        else:
+            assert row.state == "needs_reauth"
+            assert w.ledger.double_spends == ["r0"]
+
+    run(story())
+
+
+def test_what_somebody_else_spends_is_left_to_him(world):
+    """C19: a quarantined grant is mirrored, and no worker ever sends its token."""
+
+    async def story():
+        w = world(Rotation.F)
+        w.plant("r0", state="quarantined", reason="shared_spender")
+        mine = w.plant("r1")
+        await live([w.start()], 60)
+        assert {token for _, token in w.network.sent} == {"r1"}
+        assert row_of(w.store, mine).generation == 1
+
+    run(story())
