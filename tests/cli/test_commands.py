@@ -113,6 +113,18 @@ def test_a_whole_tenant_is_read_anew(evergrant):
     assert evergrant("sync", "users")["done"] == 2
 
 
+def test_an_outage_is_played_before_it_comes(evergrant, rosa):
+    told = evergrant("plan", "--outage", "google-oauth2=2h", "--add", "100000", "--workers", "4")
+    assert told["grants"] > 100_000, "those of the store, and those added"
+    assert told["peak_to_mean"] <= 1.5
+    assert max(told["curve"]) <= told["most_per_second"]
+    assert told["fresh_at"] <= told["drained_at"]
+    drawn = evergrant("plan", "--outage", "google-oauth2=10m", as_json=False)
+    assert "renewals per second" in drawn
+    evergrant("plan", "--outage", "google-oauth2", code=2, as_json=False)
+    evergrant("plan", "--outage", "nobody=2h", code=2, as_json=False)
+
+
 def test_an_app_gets_a_key_once_and_loses_it(evergrant):
     made = evergrant("api-keys", "create", "crm", "--scope", f"read:{TENANT}", "--days", "3")
     assert made["key"].startswith("evg_")

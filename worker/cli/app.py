@@ -29,6 +29,7 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "rehearsal": ("worker.cli.rehearsal:rehearsal", "Begin"),
     "doctor": ("worker.cli.doctor:doctor", "Look"),
     "status": ("worker.cli.status:status", "Look"),
+    "plan": ("worker.cli.plan:plan", "Look"),
     "grants": ("worker.cli.grants:grants", "Look"),
     "tokens": ("worker.cli.grants:tokens", "Look"),
     "events": ("worker.cli.events:events", "Look"),
