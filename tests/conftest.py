@@ -56,8 +56,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Drills are minutes long: they run when asked for, by `make drill`.
     """
-    if os.environ.get("EVERGRANT_DRILL") != "long":
-        drills = [item for item in items if item.get_closest_marker("drill")]
+    drills = [item for item in items if item.get_closest_marker("drill")]
+    if os.environ.get("EVERGRANT_SEED"):  # one story is replayed, and nothing else
+        drills = [item for item in drills if "simulation" not in item.path.parts]
+    if os.environ.get("EVERGRANT_DRILL") != "long" or os.environ.get("EVERGRANT_SEED"):
         items[:] = [item for item in items if item not in drills]
         config.hook.pytest_deselected(items=drills)
     for item in items:
