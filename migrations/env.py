@@ -1,13 +1,11 @@
 """Runs the migrations on the database of EVERGRANT_DATABASE_URL, or on a connection handed in.
 
-While nothing has been released, 0001 is made anew whenever tables.py changes; afterwards each
-change is one new revision, and an old one is never edited. 0002 builds on 0001 by hand:
+A revision that has landed is never edited: each change is a new one, and the code that is still
+running must live with it.
 
-    rm migrations/versions/0001_*.py && mv migrations/versions/0002_*.py /tmp/
-    EVERGRANT_DATABASE_URL=sqlite:////tmp/none.db \
-        alembic revision --autogenerate --rev-id 0001 -m "initial tables"
-    mv /tmp/0002_*.py migrations/versions/ && rm /tmp/none.db
-    ruff format migrations; ruff check --fix migrations
+    EVERGRANT_DATABASE_URL=sqlite:////tmp/new.db alembic upgrade head
+    EVERGRANT_DATABASE_URL=sqlite:////tmp/new.db \
+        alembic revision --autogenerate --rev-id 0004 -m "what changes"
 """
 
 from __future__ import annotations

@@ -227,6 +227,13 @@ class InboxRow(Base):
             postgresql_where=text("next_at IS NOT NULL"),
             sqlite_where=text("next_at IS NOT NULL"),
         ),
+        Index(
+            "ix_inbox_subject",
+            "tenant",
+            "subject",
+            postgresql_where=text("next_at IS NOT NULL"),
+            sqlite_where=text("next_at IS NOT NULL"),
+        ),
         Index("ix_inbox_received", "received_at"),
     )
 
@@ -235,6 +242,7 @@ class InboxRow(Base):
     source: Mapped[str] = mapped_column(String(16))
     delivery_id: Mapped[str]
     trigger: Mapped[str | None]  # NULL: unreadable, kept in `raw`
+    subject: Mapped[str | None]  # `Event.subject`; rows of one are worked off together
     event: Mapped[dict[str, Any]]  # the ids of domain.event.Event; no body, no token
     raw: Mapped[bytes | None]  # only of what could not be read, at most 64 KiB
     state: Mapped[str] = mapped_column(String(12))  # new, done, failed, unreadable
