@@ -51,3 +51,19 @@ def test_a_reservation_from_the_future_binds_nobody(engine: Engine) -> None:
     pulls, clock, gap = PullRepository(engine), FakeClock(), timedelta(seconds=2)
     pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now() + timedelta(hours=1))
     assert pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now()) == timedelta(0)
+
+
+def test_what_is_due_about_the_same_user_is_claimed_with_the_oldest_of_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """After an outage, with fifty events of each user waiting, one look serves all fifty."""
+    world = World(engine, tmp_path)
+    for at in range(50):
+        world.deliver(array(*(login(f"{at}-{n}", user_id=f"auth0|{n}") for n in range(20))))
+        world.clock.advance(1)
+    lease = timedelta(seconds=60)
+    first = world.inbox.claim(now=world.clock.now(), lease_for=lease, limit=10)
+    users = {row.event.user_id for row in first}
+    assert (len(users), len(first)) == (10, 100)  # ten times the limit at most
+    second = world.inbox.claim(now=world.clock.now(), lease_for=lease, limit=200)
+    assert len(second) == 900

@@ -49,3 +49,10 @@ class Event:
     strategy: str | None = None
     identity_user_id: str | None = None
     detail: dict[str, str] = field(default_factory=dict)  # codes and ids; never a token or profile
+
+    @property
+    def subject(self) -> str:
+        """Whom a look at it looks at; events of one tenant and subject share that look."""
+        if self.user_id:
+            return f"user:{self.user_id}"
+        return f"connection:{self.connection_id or self.connection or self.trigger}"

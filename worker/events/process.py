@@ -165,12 +165,5 @@ class _Work:
 def _by_subject(claimed: Sequence[ClaimedEvent]) -> dict[Subject, list[ClaimedEvent]]:
     subjects: dict[Subject, list[ClaimedEvent]] = defaultdict(list)
     for row in claimed:
-        subjects[_subject_of(row)].append(row)
+        subjects[row.event.tenant, row.event.subject].append(row)
     return subjects
-
-
-def _subject_of(row: ClaimedEvent) -> Subject:
-    event = row.event
-    if event.user_id:
-        return event.tenant, f"user:{event.user_id}"
-    return event.tenant, f"connection:{event.connection_id or event.connection or event.trigger}"
