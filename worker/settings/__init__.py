@@ -1,0 +1,30 @@
+"""The sole reader of the environment and of `evergrant.toml`.
+
+Precedence: the environment, then `.env` beside the configuration file, then the file, then the
+defaults. A value `env:NAME` or `file:PATH` (relative to the file) is read from there, so that
+the file itself holds no secret. What is misspelt stops the start: a setting that silently does
+nothing is worse than none.
+"""
+
+from worker.settings.loading import DEFAULT_TENANT, database_url, load, share_metrics
+from worker.settings.tables import (
+    ActionSettings,
+    ApiKeySettings,
+    ConnectionSettings,
+    NoticeSettings,
+    Settings,
+    TenantSettings,
+)
+
+__all__ = [
+    "DEFAULT_TENANT",
+    "ActionSettings",
+    "ApiKeySettings",
+    "ConnectionSettings",
+    "NoticeSettings",
+    "Settings",
+    "TenantSettings",
+    "database_url",
+    "load",
+    "share_metrics",
+]
