@@ -100,6 +100,13 @@ class GrantRow(Base):
             postgresql_where=text("state IN ('tombstoned', 'revoking')"),
             sqlite_where=text("state IN ('tombstoned', 'revoking')"),
         ),
+        Index(
+            "ix_grants_withheld",  # small: whose grants wait to be looked at again
+            "tenant",
+            "withheld_at",
+            postgresql_where=text("withheld IS NOT NULL"),
+            sqlite_where=text("withheld IS NOT NULL"),
+        ),
         Index("ix_grants_user", "tenant", "user_id"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -345,6 +352,8 @@ class TenantRow(Base):
     events: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     # the latest reconcile: began, ended, after, counts, holder, until
     reconcile: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    # backfills that were begun, by what they read: which run has it, how far it is, who failed
+    backfill: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
 
 
 class HostRow(Base):
