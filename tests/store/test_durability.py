@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+import sqlite3
+import threading
+from pathlib import Path
+
+from sqlalchemy import Engine, text
 
 from worker.store.durability import durability_problems
+from worker.store.engine import open_engine, reading
 
 
 def test_our_own_settings_are_durable(sqlite_engine: Engine) -> None:
@@ -21,3 +26,18 @@ def test_a_database_that_may_forget_is_named(engine: Engine) -> None:
     else:
         assert "fsync=off" in str(durability_problems(engine))
         assert "full_page_writes=off" in str(durability_problems(engine))
+
+
+def test_processes_that_open_a_new_file_together_wait_for_the_one_that_sets_it_up(
+    tmp_path: Path,
+) -> None:
+    """SQLite says "locked" at once, without its busy time, to whoever comes second."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    first = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    released = threading.Timer(0.2, first.rollback)
+    released.start()
+    with reading(open_engine(url)) as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    released.join()
+    first.close()

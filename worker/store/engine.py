@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +53,7 @@ def _open_sqlite(parsed: Any, pool_size: int) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves, below
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _log_ahead(cursor)
         cursor.execute("PRAGMA synchronous=FULL")  # NORMAL may roll back a rotated token
         cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")
         cursor.close()
@@ -62,6 +64,21 @@ def _open_sqlite(parsed: Any, pool_size: int) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
     return engine
+
+
+def _log_ahead(cursor: sqlite3.Cursor) -> None:
+    """Of processes that open a new file at once one makes it WAL; SQLite tells the others that it
+    is locked without waiting its busy time."""
+    until = time.monotonic() + SQLITE_BUSY_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 @contextmanager
