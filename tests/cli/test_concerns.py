@@ -93,3 +93,30 @@ def test_a_provider_that_has_changed_is_repeated_with_counts(base, grants, engin
     assert not learning.changed(key, "google-oauth2", Change.ROTATES, clock.now())
     [concern] = concerns(base, "acme")["google"]
     assert "1 of 1 grants so far" in concern.sentence
+
+
+REFUSED = {"provider": "waad", "strategy": "waad", "connection": "entra"}
+
+
+def test_a_refusal_is_told_by_what_its_number_means_with_the_users_concerned(base, grants, engine):
+    """A mass that died of one setting is one line, and not a riddle for each user."""
+    grants.add_connection(name="entra", strategy="waad", client_id="ours")
+    for n in range(3):
+        grants.add(
+            identity_user_id=str(n),
+            user_id=f"waad|{n}",
+            state="needs_reauth",
+            reason="invalid_grant AADSTS700084",
+            **REFUSED,
+        )
+    parked = grants.add(
+        identity_user_id="parked", failures=1, reason="invalid_grant AADSTS53003", **REFUSED
+    )
+    grants.add(identity_user_id="busy", failures=1, last_error="http_503", **REFUSED)
+    told = [concern.sentence for concern in concerns(base, "acme")["entra"]]
+    assert len(told) == 2
+    assert "platform Web" in told[1]
+    assert told[1].endswith("(3 grants, 3 users)")
+    assert "Conditional Access" in told[0]
+    held = HandoutRepository(engine, AuditLog("n1")).by_id(parked)
+    assert "exempt the application" in mending(base, held)

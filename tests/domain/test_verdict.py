@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.domain.attempt import Fate
-from worker.domain.verdict import after_refusal, backoff, brakes, wait_for
+from worker.domain.verdict import after_refusal, at_least, backoff, brakes, wait_for
 
 HOUR = timedelta(hours=1)
 
@@ -73,3 +73,16 @@ def test_only_a_confirmed_refusal_with_nothing_left_to_try_is_final(
 )
 def test_a_mass_of_refusals_is_blamed_on_something_else(suspects, grants, on):
     assert brakes(suspects=suspects, grants=grants) is on
+
+
+@given(
+    wait=st.timedeltas(timedelta(0), timedelta(days=1)),
+    gap=st.timedeltas(timedelta(seconds=1), timedelta(hours=1)),
+    life=st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=60)),
+)
+def test_a_providers_gap_only_lengthens_a_wait_and_never_past_a_tenth_of_the_life(wait, gap, life):
+    found = at_least(wait, gap, life=life)
+    assert found >= wait
+    assert found == wait or found <= gap
+    assert found == wait or life is None or found <= life / 10
+    assert at_least(wait, None, life=life) == wait

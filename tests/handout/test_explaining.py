@@ -18,6 +18,13 @@ CASES = {
         "tried again after 2 failures, the last: http_503",
         None,
     ),
+    "an administrator at the provider has to act": (
+        {"failures": 2, "last_error": "invalid_grant AADSTS53003", "reason": "AADSTS53003"},
+        None,
+        "parked: an administrator at the provider has to act (AADSTS53003); the same refresh token "
+        "is tried once a day, and after `evergrant connections reopen`",
+        "operator",
+    ),
     "the connection is stopped": (
         {},
         "invalid_client",

@@ -176,6 +176,17 @@ async def test_nothing_valid_while_the_provider_is_away_means_come_again(handout
     assert away.value.who is None
 
 
+async def test_what_an_administrator_has_to_undo_is_said_to_be_his(handout, grants, clock):
+    day = timedelta(days=1)
+    grants.add(failures=1, last_error="x", reason="AADSTS53003", due_at=clock.now() + day)
+    clock.advance(3600)
+    with pytest.raises(AwayError) as away:
+        await handout.token(key(), ask())
+    told = away.value
+    assert (told.code, told.reason, told.who) == ("needs_admin", "AADSTS53003", "operator")
+    assert told.retry_after < timedelta(hours=1)
+
+
 async def test_a_renewal_that_does_not_come_is_not_waited_for_without_end(handout, grants, clock):
     grants.add()
     clock.advance(3600)

@@ -35,6 +35,7 @@ CODE_LISTS = {
     "heals": Verdict.GRANT_DEAD,
     "config": Verdict.CONFIG_WRONG,
     "transient": Verdict.TRANSIENT,
+    "too_often": Verdict.TRANSIENT,
 }
 
 
@@ -206,6 +207,17 @@ def test_each_code_of_the_entry_gets_its_verdict(name):
             reading = read(name, refusal(CATALOGUE[name], code))
             assert reading.verdict is verdict, code
             assert reading.heals == (listed == "heals"), code
+            assert (reading.retry_after is not None) == (listed == "too_often"), code
+            assert code in reading.code or code.startswith("http_"), code
+
+
+@pytest.mark.parametrize("name", CATALOGUE.names())
+def test_what_is_told_of_a_code_is_of_one_it_judges(name):
+    """And a code has one verdict: what stands in two lists says nothing."""
+    errors = CATALOGUE[name].errors
+    listed = [code for lists in CODE_LISTS for code in getattr(errors, lists)]
+    assert set(errors.told) <= set(listed)
+    assert len(listed) == len(set(listed))
 
 
 @pytest.mark.parametrize("name", LIVING)

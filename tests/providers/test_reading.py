@@ -253,28 +253,35 @@ JUDGED = {
         400,
         {"error": "invalid_grant", "error_codes": [700082]},
         DEAD,
-        "invalid_grant",
+        "invalid_grant AADSTS700082",
+    ),
+    "microsoft, dead by a number nobody knows": (
+        "waad",
+        400,
+        {"error": "invalid_grant", "error_codes": [999999]},
+        DEAD,
+        "invalid_grant AADSTS999999",
     ),
     "microsoft, expired client secret": (
         "waad",
         401,
         {"error": "invalid_client", "error_codes": [7000222]},
         CONFIG,
-        "invalid_client",
+        "invalid_client AADSTS7000222",
     ),
     "microsoft, secret wrong though the word blames the grant": (
         "waad",
         400,
         {"error": "invalid_grant", "error_codes": [7000215]},
         CONFIG,
-        "invalid_grant",
+        "invalid_grant AADSTS7000215",
     ),
     "microsoft's loop breaker": (
         "waad",
         400,
         {"error": "invalid_grant", "error_codes": [50196]},
         TRANSIENT,
-        "invalid_grant",
+        "invalid_grant AADSTS50196",
     ),
     "microsoft, wrong endpoint for the tenant": (
         "waad",
@@ -323,6 +330,30 @@ def test_an_admins_policy_heals_with_the_same_refresh_token():
     assert (reading.verdict, reading.heals) == (DEAD, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("waad", {"error": "invalid_grant", "error_codes": [50196]}),
+        ("zoho", {"error": "Access Denied"}),
+    ],
+)
+def test_who_is_called_too_eager_asks_later_than_any_backoff_begins(name, content):
+    reading = read(name, an_answer(content, status=400))
+    assert (reading.verdict, reading.retry_after) == (TRANSIENT, timedelta(minutes=10))
+    longer = read(name, an_answer(content, status=400, retry_after="3600"))
+    assert longer.retry_after == timedelta(hours=1)
+    shorter = read(name, an_answer(content, status=400, retry_after="5"))
+    assert shorter.retry_after == timedelta(minutes=10)
+
+
+def test_a_refusal_is_explained_by_its_number():
+    reading = read(
+        "waad", an_answer({"error": "invalid_grant", "error_codes": [700084]}, status=400)
+    )
+    assert "platform Web" in provider("waad").means(reading.code)
+    assert provider("waad").means("invalid_grant") == ""
+
+
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 
@@ -336,6 +367,10 @@ def test_a_page_instead_of_json_condemns_nobody(status):
 def test_what_a_provider_calls_an_error_cannot_carry_a_token_into_our_logs():
     reading = read("oauth2", an_answer({"error": "eyJhbGciOiJub25l" * 8}, status=400))
     assert reading.code == "unreadable"
+    beside = read(
+        "strava", an_answer({"errors": [{"field": "x"}], "message": "rt-5ec2e7"}, status=400)
+    )
+    assert beside.code == "errors.field:x"
 
 
 WAITS = {

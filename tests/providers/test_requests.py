@@ -192,6 +192,14 @@ def test_microsoft_v2_names_scopes_of_one_resource(catalogue, granted, sent):
     assert "resource" not in form(request)
 
 
+def test_auth0s_own_names_of_scopes_never_reach_microsoft(catalogue):
+    """A windowslive connection asks for `graph_user`: sent along, that stops the connection."""
+    connection = a_connection("windowslive", {"scope": ["signin", "graph_user", "offline_access"]})
+    assert "scope" not in form(asked(catalogue, connection))
+    told = form(asked(catalogue, connection, scope="User.Read"))
+    assert told["scope"] == "User.Read offline_access"
+
+
 def test_microsoft_v1_names_a_resource_and_no_scope(catalogue):
     options = {"tenantId": "t", "identity_api": "azure-active-directory-v1.0"}
     sent = form(asked(catalogue, a_connection("waad", options), scope="User.Read"))

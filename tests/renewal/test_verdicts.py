@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import select, update
@@ -12,10 +14,11 @@ from tests.planted import candidates_of, keep_candidate, opened, plant, row_of
 from tests.simulation.provider import answer
 from tests.simulation.virtual_time import run
 from tests.simulation.world import PROVIDER, Fault
-from worker.domain.exchange import Reading, Rotation, Verdict
+from worker.domain.exchange import Limits, Reading, Rotation, Verdict
 from worker.domain.grant import GrantState
 from worker.domain.secret import Secret
 from worker.store.engine import reading, writing
+from worker.store.reopening import bring_forward
 from worker.store.tables import GrantRow, OutboxRow
 
 
@@ -255,17 +258,28 @@ def test_after_a_refusal_the_kept_family_has_its_turn(world):
     run(story())
 
 
-def test_an_admins_act_that_is_awaited_is_told_once_and_asked_about_hourly(world, monkeypatch):
+def test_an_admins_act_that_is_awaited_is_told_once_and_asked_about_daily(world, monkeypatch):
+    """Parked with the same refresh token, and as soon as the operator says it is mended."""
+
     async def story():
         w = world(Rotation.N)
         grant = w.plant()
         healing = Reading(verdict=Verdict.GRANT_DEAD, code="AADSTS50173", heals=True)
         monkeypatch.setattr(w.entry, "read", lambda *_, **__: healing)
         w.network.faults = lambda _: Fault(answer=answer(400, {}))
-        await live(w.start(), 3 * 3600, tick=60)
-        assert 3 <= len(w.network.sent) <= 4
-        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        await live(w.start(), 60 * 3600, tick=3600)
+        assert len(w.network.sent) == 3
+        row = row_of(w.store, grant)
+        assert (row.state, row.reason) == (GrantState.ACTIVE, "AADSTS50173")
         assert notices(w) == ["grant_needs_admin"]
+        with writing(w.store) as db:
+            assert bring_forward(db, row.tenant, row.connection, w.now()) == 1
+        monkeypatch.undo()
+        w.network.faults = lambda _: Fault()
+        await live(w.start(), 120)
+        row = row_of(w.store, grant)
+        assert row.generation > 0
+        assert row.reason is None
 
     run(story())
 
@@ -281,5 +295,21 @@ def test_backing_off_never_asks_more_than_six_times_an_hour(world):
         times = [when for when, _ in w.network.sent]
         for first in times:
             assert sum(first <= when < first + 3600 for when in times) <= 6
+
+    run(story())
+
+
+def test_the_gap_a_provider_asks_for_is_kept_between_two_tries(world):
+    """MSAL sends no identical request within a minute of a refusal."""
+
+    async def story():
+        w = world(Rotation.M)
+        w.plant()
+        w.entry.limits = Limits(concurrency=50, per_second=10_000.0, gap=timedelta(seconds=60))
+        w.network.faults = lambda _: Fault(answer=answer(400, {"error": "busy"}))
+        await live(w.start(), 300, tick=1)
+        times = [when for when, _ in w.network.sent]
+        assert len(times) >= 3
+        assert min(later - sooner for sooner, later in pairwise(times)) >= 60
 
     run(story())

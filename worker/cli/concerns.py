@@ -8,8 +8,8 @@ from worker.bootstrap.base import Base
 from worker.domain.attempt import OTHER_ACCOUNT
 from worker.domain.errors import WorkerError
 from worker.domain.exchange import ConnectionConfig
-from worker.domain.grant import ExpiryKind
-from worker.domain.held import HeldGrant
+from worker.domain.grant import ExpiryKind, GrantState
+from worker.domain.held import HeldGrant, parked
 from worker.store import outbox
 from worker.store.learning import LearningRepository
 from worker.store.overview import Overview
@@ -43,10 +43,11 @@ class Concern:
 
 
 def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
-    """By connection: grants that end and cannot be renewed, and providers that have changed."""
+    """By connection: grants that end and are not renewed, and providers that have changed."""
     configs = {config.name: config for config in base.connections().all(tenant)}
     found: dict[str, list[Concern]] = {}
-    for line in Overview(base.engine).unrenewable(tenant):
+    overview = Overview(base.engine)
+    for line in [*overview.unrenewable(tenant), *overview.refused(tenant)]:
         config = configs.get(line.connection)
         if config is not None and (told := to_mend(base, config, line.provider, line.reason)):
             found.setdefault(line.connection, []).append(
@@ -69,15 +70,17 @@ def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
 
 def mending(base: Base, held: HeldGrant) -> str:
     """What would let one grant be renewed; "" where it is, or nothing is known."""
-    if held.renewable or held.expiry is ExpiryKind.NEVER:
+    refused = parked(held) or held.state is GrantState.NEEDS_REAUTH
+    if (held.renewable and not refused) or held.expiry is ExpiryKind.NEVER:
         return ""
     config = base.connections().get(held.key.tenant, held.key.connection)
     if config is None:
         return ""
     told = to_mend(base, config, held.provider, held.reason or "")
+    overview, tenant = Overview(base.engine), held.key.tenant
     same = [
         line
-        for line in Overview(base.engine).unrenewable(held.key.tenant)
+        for line in (overview.refused(tenant) if refused else overview.unrenewable(tenant))
         if (line.connection, line.provider, line.reason)
         == (held.key.connection, held.provider, held.reason)
     ]
@@ -86,7 +89,10 @@ def mending(base: Base, held: HeldGrant) -> str:
 
 
 def to_mend(base: Base, config: ConnectionConfig, entry: str, reason: str) -> str:
-    """Why a grant of that entry is not renewed, and what to set; "" where nothing is known."""
+    """Why a grant of that entry is not renewed, and what to set; "" where nothing is known.
+
+    `reason`: as its row says: a code of ours, or the provider's word for its refusal.
+    """
     try:
         provider = base.catalogue.entry(entry, config)
     except WorkerError as error:
@@ -98,4 +104,4 @@ def to_mend(base: Base, config: ConnectionConfig, entry: str, reason: str) -> st
             "It could not be renewed when it was last read; as the connection is set up now it can "
             "be: `evergrant sync users` reads it again."
         )
-    return _OTHER_REASONS.get(reason, "")
+    return _OTHER_REASONS.get(reason, "") or provider.means(reason)

@@ -90,6 +90,7 @@ class Postponed:
     due_at: datetime | None  # None: nothing to do until something changes
     failures: int  # what the grant's count becomes
     unrenewable: bool = False  # nothing to renew with; `code` says why
+    parked: bool = False  # refused until an administrator acts; `code` says why
     notices: tuple[Notice, ...] = ()
 
 

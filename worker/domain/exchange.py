@@ -120,6 +120,7 @@ class Limits:
 
     concurrency: int
     per_second: float
+    gap: timedelta | None = None  # of one grant, after an exchange that brought nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,12 @@ class Actor(StrEnum):
     OPERATOR = "operator"
 
 
+def parked(held: HeldGrant) -> bool:
+    """Refused until an administrator at the provider acts; asked about once a day."""
+    active = held.state is GrantState.ACTIVE and held.renewable and held.alias_of is None
+    return active and held.failures > 0 and held.reason is not None
+
+
 def usable(held: HeldGrant, ask: Ask, now: datetime) -> bool:
     """Whether its access token may be handed out at all: there, not refused, not over."""
     refused = ask.stale is not None and held.generation <= ask.stale

@@ -36,6 +36,14 @@ def backoff(failures: int, *, life: timedelta | None, jitter: float) -> timedelt
     return timedelta(seconds=step * max(scale, _SHORTEST_SCALE) * (1 + jitter / 4))
 
 
+def at_least(wait: timedelta, gap: timedelta | None, *, life: timedelta | None) -> timedelta:
+    """A provider's wish for a gap between two exchanges of one grant is kept as far as the life
+    of its tokens allows: a tenth of it is what a retry may cost."""
+    if gap is None:
+        return wait
+    return max(wait, gap if life is None else min(gap, life / 10))
+
+
 def wait_for(asked: timedelta | None, otherwise: timedelta) -> timedelta:
     """Retry-After is obeyed, up to a day; it never shortens our own wait."""
     return otherwise if asked is None else max(otherwise, min(asked, LONGEST_WAIT))

@@ -10,7 +10,7 @@ from worker.domain.access import ApiKey, Verb
 from worker.domain.errors import NotFoundError
 from worker.domain.forward import Moment
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
-from worker.domain.held import GONE, Actor, HeldGrant, Withheld, who_must_act
+from worker.domain.held import GONE, Actor, HeldGrant, Withheld, parked, who_must_act
 from worker.domain.ports import Clock, Offload
 from worker.handout.ports import HeldGrants
 
@@ -98,6 +98,11 @@ def what_next(held: HeldGrant, stopped: str | None, now: datetime) -> tuple[str,
 
 
 def _scheduled(held: HeldGrant, now: datetime) -> tuple[str, Actor | None]:
+    if parked(held):
+        return (
+            f"parked: an administrator at the provider has to act ({held.reason}); the same "
+            "refresh token is tried once a day, and after `evergrant connections reopen`"
+        ), Actor.OPERATOR
     if held.failures:
         return f"tried again after {held.failures} failures, the last: {held.last_error}", None
     if held.warned_at is not None and held.refresh_expires_at is not None:

@@ -17,6 +17,7 @@ from worker.domain.held import (
     HeldGrant,
     Withheld,
     enough,
+    parked,
     tells_its_life,
     usable,
     use_until,
@@ -145,6 +146,9 @@ class Handout:
         if stopped := await self._offload(self._grants.why_stopped, tenant, connection):
             operator = Actor.OPERATOR
             return self._away(holder, "connection_stopped", stopped, operator, OPERATOR_WAIT)
+        if parked(holder):
+            admin = Actor.OPERATOR
+            return self._away(holder, "needs_admin", str(holder.reason), admin, OPERATOR_WAIT)
         wait = (retry_at or holder.due_at or self._clock.now()) - self._clock.now()
         reason = holder.last_error or "no answer from the provider yet"
         return self._away(holder, "provider_away", reason, None, max(wait, SHORT_WAIT))

@@ -11,6 +11,7 @@ connection's options (dotted paths), the entry's `fill`.
     scope                  as granted, else as the connection asks for
     scope_offline          with offline_access
     scope_of_one_resource  Microsoft v2: one resource a request, and offline_access
+    granted_scope_of_one_resource   the same of what an answer named, not of what the options ask
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def lookup_for(
     def lookup(name: str) -> str | None:
         if value := (more or {}).get(name) or _as_text(chosen.get(name)):
             return value
+        if name == "granted_scope_of_one_resource":
+            return of_one_resource(scope or "")
         if name in {"scope", "scope_offline", "scope_of_one_resource"}:
             return _scope(name, scope or asked_scope(connection))
         return (

@@ -77,7 +77,11 @@ class Kind:
     @cached_property
     def limits(self) -> Limits:
         limits = self.entry.limits
-        return Limits(concurrency=limits.concurrency, per_second=limits.per_second)
+        return Limits(
+            concurrency=limits.concurrency,
+            per_second=limits.per_second,
+            gap=duration(limits.gap),
+        )
 
 
 class CatalogueProvider:
@@ -120,6 +124,14 @@ class CatalogueProvider:
         if entry.grant == "none":
             return ""
         return "rt" if entry.subject == "refresh_token" else "at"
+
+    def means(self, code: str) -> str:
+        """What a refusal's code says to a person; "" where that is not known.
+
+        A code is told as read: the provider's word, and the number that stood beside it.
+        """
+        told = self.kind.entry.errors.told
+        return next((told[word] for word in (code, *code.split()[::-1]) if word in told), "")
 
     @cached_property
     def not_renewable(self) -> str | None:

@@ -34,9 +34,11 @@ RFC_6749 = Errors(
     transient=["temporarily_unavailable", "server_error", "slow_down"],
 )
 LONGEST_WAIT = timedelta(hours=24)
+TOO_OFTEN_WAIT = timedelta(minutes=10)  # where a provider calls us too eager, and names no time
 _ALWAYS_TRANSIENT = frozenset({408, 425, 429})
 _WRONG_ENDPOINT = frozenset({301, 308, 404, 405, 410, 415})
 _CODE = re.compile(r"[\w .:/-]{1,48}")
+_NUMBER = re.compile(r"[A-Za-z_.:]+\d{1,12}")  # with its prefix: AADSTS700084
 _MILDEST_FIRST = (Verdict.TRANSIENT, Verdict.CONFIG_WRONG, Verdict.GRANT_DEAD)
 
 
@@ -46,6 +48,7 @@ class Meaning:
 
     verdict: Verdict
     heals: bool = False
+    too_often: bool = False
 
 
 def meanings(errors: Errors) -> dict[str, Meaning]:
@@ -56,6 +59,7 @@ def meanings(errors: Errors) -> dict[str, Meaning]:
         table |= dict.fromkeys(source.heals, Meaning(Verdict.GRANT_DEAD, heals=True))
         table |= dict.fromkeys(source.config, Meaning(Verdict.CONFIG_WRONG))
         table |= dict.fromkeys(source.transient, Meaning(Verdict.TRANSIENT))
+        table |= dict.fromkeys(source.too_often, Meaning(Verdict.TRANSIENT, too_often=True))
     return table
 
 
@@ -158,20 +162,34 @@ def _refused(
 ) -> Reading:
     codes = [*_codes(entry.errors.codes_at or RFC_6749.codes_at, content)]
     by_word = [known[code] for code in codes if code in known]
-    code = codes[0] if codes else _code_of_status(answer)
     if is_busy(answer):
         meaning = Meaning(Verdict.TRANSIENT)
     elif by_word:
-        meaning = min(by_word, key=lambda m: (_MILDEST_FIRST.index(m.verdict), not m.heals))
+        meaning = min(by_word, key=_mildness)
     else:
         meaning = known.get(f"http_{answer.status}") or _by_status(answer, content)
+    wait = retry_after(answer.headers, asked_at)
     return Reading(
         verdict=meaning.verdict,
-        code=code if _CODE.fullmatch(code) else "unreadable",
+        code=_told_code(codes, known, meaning) if codes else _code_of_status(answer),
         heals=meaning.heals,
-        retry_after=retry_after(answer.headers, asked_at),
+        retry_after=max(wait or TOO_OFTEN_WAIT, TOO_OFTEN_WAIT) if meaning.too_often else wait,
         problem="" if by_word else "no code that the catalogue knows",
     )
+
+
+def _mildness(meaning: Meaning) -> tuple[int, bool, bool]:
+    """Sorts the mildest first; of two that mean "later" the longer wait."""
+    return _MILDEST_FIRST.index(meaning.verdict), not meaning.heals, not meaning.too_often
+
+
+def _told_code(codes: list[str], known: Mapping[str, Meaning], meaning: Meaning) -> str:
+    """The provider's own word, and the number beside it that decided, or that says more."""
+    first, *others = codes
+    deciding = [code for code in others if known.get(code) == meaning]
+    more = [*deciding, *filter(_NUMBER.fullmatch, others)][:1]
+    told = (code if _CODE.fullmatch(code) else "unreadable" for code in (first, *more))
+    return " ".join(dict.fromkeys(told))
 
 
 def _codes(places: list[CodeAt], content: Any) -> list[str]:

@@ -73,6 +73,8 @@ class Errors(Table, frozen=True, kw_only=True):
     heals: list[str] = []  # dead for now: an admin's act revives the same refresh token
     config: list[str] = []  # the client or the connection is wrong, no grant is
     transient: list[str] = []
+    too_often: list[str] = []  # transient, and asking again soon makes it worse
+    told: dict[str, str] = {}  # code → what it means to a person, and what mends it
 
 
 class ResponseMap(Table, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ class Limits(Table, frozen=True, kw_only=True):
 
     concurrency: Annotated[int, Meta(ge=1, le=1000)] = 16
     per_second: Annotated[float, Meta(gt=0, le=10000)] = 25.0
+    gap: Duration = ""  # between an exchange of a grant that brought nothing and its next
     note: str = ""
 
 

@@ -11,11 +11,11 @@ from worker.domain.exchange import Reading
 from worker.domain.grant import Claim
 from worker.domain.ports import Clock, Notice
 from worker.domain.rotation import hold_end
-from worker.domain.verdict import backoff, is_final, wait_for
+from worker.domain.verdict import at_least, backoff, is_final, wait_for
 from worker.renewal.prepared import Prepared
 
 AWHILE = timedelta(minutes=10)  # between looks at what only an operator can mend
-_HEALS = timedelta(hours=1)
+PARKED = timedelta(hours=24)  # between looks at what only an administrator can undo
 
 
 class Endings:
@@ -59,7 +59,9 @@ class Endings:
         """An exchange brought nothing, and surely changed nothing."""
         claim = prepared.claim
         failures = claim.failures + max(1, prepared.sent)
-        wait = wait_for(retry_after, self._backoff(claim, failures))
+        gap = prepared.provider.limits.gap
+        rest = at_least(self._backoff(claim, failures), gap, life=_life(claim))
+        wait = wait_for(retry_after, rest)
         return replace(self.postponed(claim, code, self._clock.now() + wait), failures=failures)
 
     def left(self, prepared: Prepared) -> LeftUncertain:
@@ -76,9 +78,10 @@ class Endings:
         )
 
     def heals(self, prepared: Prepared, code: str) -> Postponed:
-        """Dead until an administrator acts, and then alive again with the same token."""
+        """Dead until an administrator acts, and then alive again with the same token: parked, and
+        asked about once a day."""
         notice = notice_of(prepared.claim, "grant_needs_admin", code)
-        return replace(self.failed(prepared, code, _HEALS), notices=(notice,))
+        return replace(self.failed(prepared, code, PARKED), parked=True, notices=(notice,))
 
     def refused(self, prepared: Prepared, reading: Reading) -> Refused:
         claim, now = prepared.claim, self._clock.now()
@@ -106,8 +109,7 @@ class Endings:
         return max(self._confirm_after, self._backoff(claim, claim.failures + 3))
 
     def _backoff(self, claim: Claim, failures: int) -> timedelta:
-        life = claim.expires_at - claim.issued_at if claim.expires_at else None
-        return backoff(max(1, failures), life=life, jitter=self._random.random())
+        return backoff(max(1, failures), life=_life(claim), jitter=self._random.random())
 
     def _jittered(self, seconds: float) -> timedelta:
         return timedelta(seconds=seconds * (1 + self._random.random() / 4))
@@ -124,6 +126,10 @@ def notice_of(claim: Claim, kind: str, reason: str) -> Notice:
         user_id=claim.user_id,
         reason=reason,
     )
+
+
+def _life(claim: Claim) -> timedelta | None:
+    return claim.expires_at - claim.issued_at if claim.expires_at else None
 
 
 def _unresolved_until(prepared: Prepared) -> datetime | None:

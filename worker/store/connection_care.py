@@ -52,13 +52,14 @@ class ConnectionCare:
             return [_line(row, counts, now) for row in connection.execute(asked)]
 
     def reopen(self, tenant: str, name: str, *, actor: str, now: datetime) -> int:
-        """Renew again, and judge refusals again; returns how many grants fall due by it."""
+        """Renew again, judge refusals again, and ask again for what was parked until an admin
+        acts; returns how many grants fall due by it."""
         with writing(self._engine) as connection:
             row = _locked(connection, tenant, name)
             detail = {"stopped": row.stopped, "verdicts_held": row.brake_until is not None}
             values = {"stopped": None, "stopped_at": None, "brake_until": None}
             self._write(connection, tenant, name, values)
-            due = bring_forward(connection, tenant, name, now) if row.stopped else 0
+            due = bring_forward(connection, tenant, name, now)
             told = AuditRecord(
                 at=now, actor=actor, verb="connection_reopened", tenant=tenant, detail=detail
             )

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     Engine,
     Select,
+    and_,
     case,
     func,
     or_,
@@ -18,6 +19,7 @@ from sqlalchemy import (
 
 from worker.domain.grant import ExpiryKind, GrantState
 from worker.store.engine import reading
+from worker.store.reopening import PARKED
 from worker.store.tables import ConnectionRow, GrantRow, HostRow, InboxRow, OutboxRow, TenantRow
 
 
@@ -49,7 +51,7 @@ class QueueLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnrenewableLine:
-    """Living grants of one entry on one connection that end and cannot be renewed, counted."""
+    """Living grants of one entry on one connection that are not renewed, and why, counted."""
 
     connection: str
     provider: str
@@ -141,6 +143,10 @@ class Overview:
 
     def unrenewable(self, tenant: str) -> list[UnrenewableLine]:
         """What cannot be renewed though it ends, by reason. A scan of the tenant's grants."""
+        ends = GrantRow.expiry != ExpiryKind.NEVER.value
+        return self._by_reason(tenant, and_(GrantRow.renewable.is_(False), ends))
+
+    def _by_reason(self, tenant: str, which: ColumnElement[bool]) -> list[UnrenewableLine]:
         query = (
             select(
                 GrantRow.connection.label("connection"),
@@ -152,14 +158,18 @@ class Overview:
             .where(
                 GrantRow.tenant == tenant,
                 GrantRow.state.not_in(_GONE),
-                GrantRow.renewable.is_(False),
-                GrantRow.expiry != ExpiryKind.NEVER.value,
+                which,
             )
             .group_by(GrantRow.connection, GrantRow.provider, GrantRow.reason)
             .order_by(GrantRow.connection, GrantRow.provider, GrantRow.reason)
         )
         with reading(self._engine) as connection:
             return [UnrenewableLine(**row) for row in connection.execute(query).mappings()]
+
+    def refused(self, tenant: str) -> list[UnrenewableLine]:
+        """Grants whose provider refuses them, parked or for good, by its word. A scan."""
+        refused = or_(GrantRow.state == GrantState.NEEDS_REAUTH.value, PARKED)
+        return self._by_reason(tenant, refused)
 
     def is_empty(self) -> bool:
         """Nothing is sealed yet, so no keyring can be missing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Case, Connection, case, literal, or_, update
+from sqlalchemy import Case, Connection, and_, case, literal, or_, update
 
 from worker.domain.grant import GrantState
 from worker.store.tables import ConnectionRow, GrantRow
@@ -15,6 +15,14 @@ PUT_OFF = timedelta(minutes=15)  # the longest that an attempt is put off for it
 FELT = timedelta(seconds=6)  # until every process has read the connection anew
 SPREAD = timedelta(seconds=1)  # between slices, of which there are sixteen
 _SLICES = 16
+PARKED = and_(
+    GrantRow.state == GrantState.ACTIVE.value,
+    GrantRow.renewable,
+    GrantRow.alias_of.is_(None),
+    GrantRow.failures > 0,
+    GrantRow.reason.is_not(None),
+)
+"""Refused until an administrator at the provider acts; then the same refresh token renews."""
 
 
 def reopen(db: Connection, tenant: str, name: str, now: datetime) -> None:
@@ -29,8 +37,13 @@ def bring_forward(db: Connection, tenant: str, name: str, now: datetime) -> int:
 
     Not before every process knows the new secret: one that still sent the old one would stop the
     connection again. Grants that back off from a failure of their own keep their time, for the
-    provider may have asked for it.
+    provider may have asked for it; those parked until an administrator acts wait for nothing else.
     """
+    put_off = and_(
+        GrantRow.due_at <= now + PUT_OFF,
+        GrantRow.last_error.is_not(None),
+        or_(GrantRow.failures == 0, GrantRow.last_error == "connection_stopped"),
+    )
     brought = db.execute(
         update(GrantRow)
         .where(
@@ -39,9 +52,7 @@ def bring_forward(db: Connection, tenant: str, name: str, now: datetime) -> int:
             GrantRow.state.in_([GrantState.ACTIVE.value, GrantState.SUSPECT.value]),
             GrantRow.attempt.is_(None),
             GrantRow.due_at > now,
-            GrantRow.due_at <= now + PUT_OFF,
-            GrantRow.last_error.is_not(None),
-            or_(GrantRow.failures == 0, GrantRow.last_error == "connection_stopped"),
+            or_(put_off, PARKED),
             or_(GrantRow.not_before.is_(None), GrantRow.not_before <= now),
         )
         .values(due_at=_sooner(now))

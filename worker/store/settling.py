@@ -229,6 +229,8 @@ class SettlingRepository:
             group.notices.extend(ending.notices)
             if ending.unrenewable:
                 values |= {GrantRow.renewable: False, GrantRow.reason: ending.code}
+            if ending.parked:
+                values[GrantRow.reason] = ending.code
         changed = group.db.execute(_held_by(ending).values(values))
         group.fates[key] = Fate.APPLIED if changed.rowcount else Fate.LATE
 
