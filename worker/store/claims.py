@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, and_, case, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, bindparam, case, func, or_, select, tuple_, update
 
 from worker.domain.attempt import Unfinished
 from worker.domain.errors import TransientError
@@ -58,11 +58,11 @@ class ClaimsRepository:
         found: list[DueWork] = []
         with reading(self._engine) as connection:
             now = self._now(connection)
-            after = ("", "")
-            while row := connection.execute(_next_pair(after)).one_or_none():
-                after = (row.provider, row.tenant)
+            after = {"provider": "", "tenant": ""}
+            while row := connection.execute(_NEXT_PAIR, after).one_or_none():
+                after = {"provider": row.provider, "tenant": row.tenant}
                 if row.due_at <= now:
-                    found.append(DueWork(provider=after[0], tenant=after[1], since=row.due_at))
+                    found.append(DueWork(**after, since=row.due_at))
         return found
 
     def claim_due(
@@ -102,13 +102,13 @@ class ClaimsRepository:
         self, provider: str, tenants: Iterable[str], dead: Iterable[str]
     ) -> list[Unfinished]:
         """Attempts whose lease has ended, or whose process on this node is known to be `dead`."""
-        names = list(dead)
+        asked = {"provider": provider, "node": self._node, "dead": list(dead)}
         with reading(self._engine) as connection:
             now = self._now(connection)
             found: list[Unfinished] = []
             for tenant in tenants:
-                asked = _unfinished(provider, tenant, now, self._node, names)
-                found += [unfinished_of(row, now) for row in connection.execute(asked)]
+                rows = connection.execute(_UNFINISHED, {**asked, "tenant": tenant, "now": now})
+                found += [unfinished_of(row, now) for row in rows]
             return found
 
     def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> list[Claim]:
@@ -122,20 +122,10 @@ class ClaimsRepository:
             now = self._now(connection)
             for unfinished in chosen:
                 attempt = uuid4()
-                changed = connection.execute(
-                    update(GrantRow)
-                    .where(
-                        GrantRow.id == unfinished.grant,
-                        GrantRow.attempt == unfinished.earlier.attempt,
-                        GrantRow.fence == unfinished.fence,
-                        GrantRow.state.in_(_OPEN),
-                    )
-                    .values(self._claimed(attempt, now, lease))
-                )
-                if changed.rowcount:
-                    row = connection.execute(
-                        select(*CLAIM).where(GrantRow.id == unfinished.grant)
-                    ).one()
+                seen = {"seen": unfinished.earlier.attempt, "seen_fence": unfinished.fence}
+                mine = {**self._claimer(now, lease), "of": unfinished.grant, "as": attempt}
+                if connection.execute(_TAKE_ONE, mine | seen).rowcount:
+                    row = connection.execute(_CLAIMED, {"ids": [unfinished.grant]}).one()
                     taken.append(claim_of(row, earlier=unfinished.earlier))
             followed = self._let_successors_rise(connection, [one.grant for one in taken], now)
         return [one for one in taken if one.grant not in followed]
@@ -207,29 +197,22 @@ class ClaimsRepository:
         now = self._now(connection)
         ids: list[UUID] = []
         for tenant, since in zip(asked["tenants"], asked["since"], strict=True):
-            ids += connection.execute(
-                _due_rows(asked["provider"], tenant, since, now).limit(asked["each"])
-            ).scalars()
-        lease = asked["lease"].total_seconds()
-        for grant, attempt in zip(ids, asked["attempts"], strict=False):
-            connection.execute(
-                update(GrantRow)
-                .where(GrantRow.id == grant)
-                .values(self._claimed(attempt, now, lease))
-            )
-        return connection.execute(select(*CLAIM).where(GrantRow.id.in_(ids))).all()
+            wanted = {"tenant": tenant, "since": since, "now": now}
+            wanted |= {name: asked[name] for name in ("provider", "each")}
+            ids += connection.execute(_DUE_ROWS, wanted).scalars()
+        if not ids:
+            return ()
+        by = self._claimer(now, asked["lease"].total_seconds())
+        taken = zip(ids, asked["attempts"], strict=False)
+        connection.execute(_CLAIM_ONE, [{**by, "of": grant, "as": name} for grant, name in taken])
+        return connection.execute(_CLAIMED, {"ids": ids}).all()
 
-    def _claimed(self, attempt: UUID, now: datetime, lease: float) -> dict[Any, Any]:
+    def _claimer(self, now: datetime, lease: float) -> dict[str, Any]:
         return {
-            GrantRow.fence: GrantRow.fence + 1,
-            GrantRow.attempt: attempt,
-            GrantRow.claim_node: self._node,
-            GrantRow.claim_process: self._process,
-            GrantRow.claim_fp: GrantRow.rt_fp,
-            GrantRow.claimed_at: now,
-            GrantRow.lease_until: now + timedelta(seconds=lease),
-            GrantRow.uncertain: False,
-            GrantRow.last_generation: 1 + _greater(GrantRow.last_generation, GrantRow.generation),
+            "by_node": self._node,
+            "by_process": self._process,
+            "from": now,
+            "until": now + timedelta(seconds=lease),
         }
 
     def _read_back(self, asked: Mapping[str, Any]) -> Sequence[Any]:
@@ -246,49 +229,83 @@ class ClaimsRepository:
         raise TransientError("store: a claim's fate is unknown", code="store_away")
 
 
-def _next_pair(after: tuple[str, str]) -> Any:
-    return (
-        select(GrantRow.provider, GrantRow.tenant, GrantRow.due_at)
-        .where(GrantRow.due_at.is_not(None), tuple_(GrantRow.provider, GrantRow.tenant) > after)
-        .order_by(GrantRow.provider, GrantRow.tenant, GrantRow.due_at)
-        .limit(1)
+def _greater(one: Any, other: Any) -> Any:
+    return case((one > other, one), else_=other)
+
+
+_PROVIDER: Any = bindparam("provider")
+_TENANT: Any = bindparam("tenant")
+_NOW: Any = bindparam("now")
+
+# Built once: building a statement costs as much as SQLite takes to answer it.
+_NEXT_PAIR = (
+    select(GrantRow.provider, GrantRow.tenant, GrantRow.due_at)
+    .where(
+        GrantRow.due_at.is_not(None),
+        tuple_(GrantRow.provider, GrantRow.tenant) > tuple_(_PROVIDER, _TENANT),
     )
-
-
-def _due_rows(provider: str, tenant: str, since: datetime, now: datetime) -> Any:
-    return (
-        select(GrantRow.id)
-        .where(
-            GrantRow.provider == provider,
-            GrantRow.tenant == tenant,
-            GrantRow.due_at >= since,
-            GrantRow.due_at <= now,
-            GrantRow.attempt.is_(None),
-            GrantRow.state.in_(_OPEN),
-        )
-        .order_by(GrantRow.due_at)
+    .order_by(GrantRow.provider, GrantRow.tenant, GrantRow.due_at)
+    .limit(1)
+)
+_DUE_ROWS = (
+    select(GrantRow.id)
+    .where(
+        GrantRow.provider == _PROVIDER,
+        GrantRow.tenant == _TENANT,
+        GrantRow.due_at >= bindparam("since"),
+        GrantRow.due_at <= _NOW,
+        GrantRow.attempt.is_(None),
+        GrantRow.state.in_(_OPEN),
     )
+    .order_by(GrantRow.due_at)
+    .limit(bindparam("each"))
+)
 
 
-def _unfinished(provider: str, tenant: str, now: datetime, node: str, dead: Sequence[str]) -> Any:
+_CLAIM_ONE = (
+    update(GrantRow)
+    .where(GrantRow.id == bindparam("of"))
+    .values(
+        {
+            GrantRow.fence: GrantRow.fence + 1,
+            GrantRow.attempt: bindparam("as"),
+            GrantRow.claim_node: bindparam("by_node"),
+            GrantRow.claim_process: bindparam("by_process"),
+            GrantRow.claim_fp: GrantRow.rt_fp,
+            GrantRow.claimed_at: bindparam("from"),
+            GrantRow.lease_until: bindparam("until"),
+            GrantRow.uncertain: False,
+            GrantRow.last_generation: 1 + _greater(GrantRow.last_generation, GrantRow.generation),
+        }
+    )
+)
+_TAKE_ONE = _CLAIM_ONE.where(
+    GrantRow.attempt == bindparam("seen"),
+    GrantRow.fence == bindparam("seen_fence"),
+    GrantRow.state.in_(_OPEN),
+)
+_CLAIMED = select(*CLAIM).where(GrantRow.id.in_(bindparam("ids", expanding=True)))
+
+
+def _unfinished() -> Any:
     """Among the oldest due rows: those claimed go first, so an attempt is never far from there."""
     oldest = (
         select(*UNFINISHED, GrantRow.state)
-        .where(GrantRow.provider == provider, GrantRow.tenant == tenant, GrantRow.due_at <= now)
+        .where(GrantRow.provider == _PROVIDER, GrantRow.tenant == _TENANT, GrantRow.due_at <= _NOW)
         .order_by(GrantRow.due_at)
         .limit(_UNFINISHED_WINDOW)
         .subquery()
     )
-    mine = and_(oldest.c.claim_node == node, oldest.c.claim_process.in_(dead))
+    dead = oldest.c.claim_process.in_(bindparam("dead", expanding=True))
+    mine = and_(oldest.c.claim_node == bindparam("node"), dead)
     return select(oldest).where(
         oldest.c.attempt.is_not(None),
         oldest.c.state.in_(_OPEN),
-        or_(oldest.c.lease_until <= now, oldest.c.uncertain, mine),
+        or_(oldest.c.lease_until <= _NOW, oldest.c.uncertain, mine),
     )
 
 
-def _greater(one: Any, other: Any) -> Any:
-    return case((one > other, one), else_=other)
+_UNFINISHED = _unfinished()
 
 
 def _by_expiry(claim: Claim) -> datetime:

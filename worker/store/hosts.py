@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, case, delete, func, select
+from sqlalchemy import Engine, bindparam, case, delete, func, select
 
 from worker.store.engine import reading, writing
 from worker.store.tables import HostRow
 from worker.store.upsert import insert_into
+
+_BLOCKED = select(HostRow.host, HostRow.blocked_until).where(
+    HostRow.blocked_until > bindparam("now")
+)
 
 
 class HostRepository:
@@ -47,9 +51,7 @@ class HostRepository:
     def blocked(self, now: datetime) -> dict[str, datetime]:
         """Host to the end of its block, for blocks that still hold."""
         with reading(self._engine) as connection:
-            rows = connection.execute(
-                select(HostRow.host, HostRow.blocked_until).where(HostRow.blocked_until > now)
-            )
+            rows = connection.execute(_BLOCKED, {"now": now})
             return {row.host: row.blocked_until for row in rows}
 
     def clear(self, host: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import Connection, bindparam, update
 
 from worker.domain.attempt import Brought
 from worker.domain.grant import GrantState
@@ -14,22 +15,41 @@ from worker.store.claim_rows import FREE
 from worker.store.tables import GrantRow
 
 
-def fitting(one: Brought) -> Any:
-    """The row, if the attempt still holds it and nothing else came in between."""
+def move_one(
+    db: Connection, one: Brought, now: datetime, changes: Mapping[Any, Any] | None = None
+) -> bool:
+    """Whether its row was moved: the attempt still held it, and nothing else came in between.
+
+    Args:
+        changes: values that the row gets instead of what `one` brought.
+    """
+    values = {**_current_values(one, now), **(changes or {})}
+    held = {"of_grant": one.grant, "of_fence": one.fence, "of_attempt": one.attempt}
+    if one.parent_fp is not None:
+        held["of_parent"] = one.parent_fp
+    moved = _statement(tuple(values), one.parent_fp is not None)
+    return db.execute(moved, {_new(at): v for at, v in values.items()} | held).rowcount == 1
+
+
+@cache
+def _statement(columns: tuple[Any, ...], parent: bool) -> Any:
+    """One per set of columns: building it costs more than SQLite takes to run it."""
     held = update(GrantRow).where(
-        GrantRow.id == one.grant,
-        GrantRow.fence == one.fence,
-        GrantRow.attempt == one.attempt,
+        GrantRow.id == bindparam("of_grant"),
+        GrantRow.fence == bindparam("of_fence"),
+        GrantRow.attempt == bindparam("of_attempt"),
         GrantRow.tombstoned_at.is_(None),
     )
-    return held if one.parent_fp is None else held.where(GrantRow.rt_fp == one.parent_fp)
+    if parent:
+        held = held.where(GrantRow.rt_fp == bindparam("of_parent"))
+    return held.values({column: bindparam(_new(column)) for column in columns})
 
 
-def move_one(one: Brought, now: datetime) -> Any:
-    return fitting(one).values(current_values(one, now))
+def _new(column: Any) -> str:
+    return f"new_{column.key}"
 
 
-def current_values(one: Brought, now: datetime) -> dict[Any, Any]:
+def _current_values(one: Brought, now: datetime) -> dict[Any, Any]:
     values: dict[Any, Any] = FREE | {
         GrantRow.state: _state(one),
         GrantRow.reason: "same_refresh_token" if one.echoed else None,

@@ -31,7 +31,7 @@ from worker.domain.verdict import after_refusal
 from worker.store import candidates, verdict_brake
 from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
-from worker.store.moving import POSTGRES_MOVE, columns_of, current_values, fitting, move_one
+from worker.store.moving import POSTGRES_MOVE, columns_of, move_one
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
 
 _GONE = (GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED)
@@ -163,11 +163,7 @@ class SettlingRepository:
         if self._postgres:
             rows = group.db.exec_driver_sql(POSTGRES_MOVE, columns_of(fit, group.now)).all()
             return {(GrantId(row.id), row.fence) for row in rows}
-        return {
-            (one.grant, one.fence)
-            for one in fit
-            if group.db.execute(move_one(one, group.now)).rowcount
-        }
+        return {(one.grant, one.fence) for one in fit if move_one(group.db, one, group.now)}
 
     def _remember(self, group: _Group, brought: Iterable[Brought]) -> None:
         """From now on these refresh tokens are never news (M2)."""
@@ -325,15 +321,14 @@ def _holder(db: Connection, one: Brought) -> UUID | None:
 
 def _alias(db: Connection, one: Brought, holder: UUID, now: datetime) -> set[tuple[GrantId, int]]:
     """Two consents got one refresh token: this grant stops spending it and names the other."""
-    values = current_values(one, now) | {
+    without = {
         GrantRow.refresh_token: None,
         GrantRow.rt_fp: None,
         GrantRow.alias_of: holder,
         GrantRow.due_at: None,
         GrantRow.reason: "alias",
     }
-    changed = db.execute(fitting(one).values(values))
-    return {(one.grant, one.fence)} if changed.rowcount else set()
+    return {(one.grant, one.fence)} if move_one(db, one, now, without) else set()
 
 
 _POSTGRES_REMEMBER = """
