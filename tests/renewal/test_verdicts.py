@@ -198,6 +198,30 @@ def test_tokens_in_a_malformed_answer_are_not_lost(world):
     run(story())
 
 
+@pytest.mark.parametrize(
+    ("rotation", "asked"), [(Rotation.M, 1), (Rotation.G, 0), (Rotation.S, 0), (Rotation.F, 0)]
+)
+def test_a_token_whose_successor_was_refused_is_asked_again_only_where_it_outlives_it(
+    world, rotation, asked
+):
+    """I4: the successor came in half an answer, and is refused. Its parent is spent all the same,
+    and the refusal may be an incident: to send the parent would then cost the family."""
+
+    async def story():
+        w = world(rotation, grace=30.0)
+        w.plant()
+        refused = Fault(answer=answer(400, {"error": "invalid_grant"}))
+        half = Fault(mangle=lambda told: answer(200, only_refresh(told)))
+        faults = iter([half, refused])
+        w.network.faults = lambda _: next(faults, Fault())
+        process = w.start()
+        await live(process, 150)
+        assert [token for _, token in w.network.sent][2:].count("r0") == asked
+        assert w.ledger.double_spends == []
+
+    run(story())
+
+
 def only_refresh(told):
     return {"refresh_token": json.loads(told.body)["refresh_token"]}
 

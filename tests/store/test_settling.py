@@ -115,6 +115,7 @@ class World:
             "heals": False,
             "final": False,
             "unresolved_until": None,
+            "parents_live": False,
             "retry_at": NOW + timedelta(seconds=60),
             "notice": Notice(
                 tenant="acme",

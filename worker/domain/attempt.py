@@ -121,6 +121,7 @@ class Refused:
     heals: bool  # an admin can undo it, with the same token
     final: bool  # a second refusal, long enough after the first, with Auth0's copy re-read
     unresolved_until: datetime | None  # an earlier attempt may yet bring its successor
+    parents_live: bool  # a token works on after its successor came (N, M): it too may be tried
     retry_at: datetime  # of the confirmation
     notice: Notice  # told if this refusal turns out to be final
 

@@ -30,9 +30,14 @@ class Rules:
     sends: int  # of one refresh token by one attempt, the first included
 
     @property
+    def parents_live(self) -> bool:
+        """Whether a token still works, and does no harm, once its successor has come."""
+        return self.rotation in (Rotation.N, Rotation.M)
+
+    @property
     def window(self) -> float:
         """Age in seconds of an attempt below which its token may be sent again at once."""
-        if self.rotation in (Rotation.N, Rotation.M):
+        if self.parents_live:
             return float("inf")
         return self.grace - self.read_timeout / 2 if self.rotation is Rotation.G else 0.0
 

@@ -97,6 +97,7 @@ class Endings:
             heals=reading.heals,
             final=is_final(claim, now=now, confirm_after=self._confirm_after),
             unresolved_until=_unresolved_until(prepared),
+            parents_live=prepared.rules.parents_live,
             retry_at=now + self._confirm_wait(claim, now),
             notice=notice_of(claim, "grant_needs_login", reading.code),
         )

@@ -20,7 +20,7 @@ from worker.store.claim_rows import FREE
 from worker.store.tables import CandidateRow, GrantRow
 
 _SPENDABLE = (GrantState.ACTIVE.value, GrantState.SUSPECT.value, GrantState.NEEDS_REAUTH.value)
-_TRIED_ON_REFUSAL = ("lost_fence", "unread", "superseded_family", "parent", "login")
+_TRIED_ON_REFUSAL = ("lost_fence", "unread", "superseded_family", "login")
 _LONGEST_CHAIN = 50  # successors of successors, as a replay after a restore may bring them
 
 
@@ -48,14 +48,20 @@ def keep(db: Connection, one: Brought, why: str, now: datetime) -> None:
     )
 
 
-def newest(db: Connection, grant: GrantId) -> Any:
-    """The one to try next when the current refresh token is refused; None: there is none."""
+def newest(db: Connection, grant: GrantId, *, parents: bool) -> Any:
+    """The one to try next when the current refresh token is refused; None: there is none.
+
+    Args:
+        parents: also one whose successor we were given. Where that spends it, to send it again
+            would cost the family (I4).
+    """
+    tried = (*_TRIED_ON_REFUSAL, "parent") if parents else _TRIED_ON_REFUSAL
     asked = (
         select(CandidateRow.__table__)
         .where(
             CandidateRow.grant_id == grant,
             CandidateRow.spent_at.is_(None),
-            CandidateRow.why.in_(_TRIED_ON_REFUSAL),
+            CandidateRow.why.in_(tried),
         )
         .order_by(CandidateRow.family.desc(), CandidateRow.generation.desc())
         .limit(1)

@@ -235,7 +235,7 @@ class SettlingRepository:
         if row is None or row.attempt != refused.attempt or row.fence != refused.fence:
             return Fate.LATE
         unresolved = refused.unresolved_until is not None and refused.unresolved_until > group.now
-        waiting = candidates.newest(group.db, refused.grant)
+        waiting = candidates.newest(group.db, refused.grant, parents=refused.parents_live)
         fate = after_refusal(
             final=refused.final,
             unresolved=unresolved,
