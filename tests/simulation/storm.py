@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from asyncio import FIRST_COMPLETED
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -26,6 +28,7 @@ from tests.simulation.world import Fault, Process, World
 from worker.domain.burial import Selection
 from worker.domain.exchange import Answered, Rotation, WireRequest
 from worker.domain.grant import GrantId, GrantState
+from worker.domain.rotation import QUIET
 from worker.domain.secret import Secret
 from worker.renewal.exchange import KNOWN_FOR
 from worker.store import outbox
@@ -35,7 +38,7 @@ from worker.store.tables import AuditRow, CandidateRow, GrantRow
 from worker.store.tombstones import TombstoneRepository
 from worker.vault import AesVault, Keyring
 
-GRANTS = 5
+GRANTS = 12
 LIFE = 900.0  # seconds an access token lives
 VARIANTS = [
     (Rotation.N, 0.0, "same"),
@@ -80,6 +83,17 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_AT_WORK = select(
+    GrantRow.due_at,
+    GrantRow.attempt,
+    GrantRow.claim_process,
+    GrantRow.claimed_at,
+    GrantRow.lease_until,
+    GrantRow.uncertain,
+).where(GrantRow.tombstoned_at.is_(None))
+_OPEN = select(GrantRow.id).where(GrantRow.state.in_([GrantState.ACTIVE, GrantState.SUSPECT]))
+
+
 class Storm:
     """Everything that happens is drawn from one seed."""
 
@@ -103,8 +117,8 @@ class Storm:
         grants = [self.world.plant(f"g{n}") for n in range(GRANTS)]
         self.grants = grants
         workers = [asyncio.create_task(self._node(node)) for node in ("n1", "n1", "n2")]
-        while len(self.world.ledger.spent) < self.renewals and self._anything_left(grants):
-            await asyncio.sleep(20)
+        while len(self.world.ledger.spent) < self.renewals and self._anything_left():
+            await asyncio.sleep(30)
             await self._weather()
         self.calm = True
         self.world.store_away = False
@@ -122,10 +136,9 @@ class Storm:
             process = self.world.start(node=f"{node}.{self.moved}" if node == "n2" else node)
             while not process.dead:
                 ticking = asyncio.create_task(self._tick(process))
-                while not ticking.done() and not process.dead:
-                    await asyncio.wait([ticking], timeout=2.0)
+                await asyncio.wait([ticking, process.died], return_when=FIRST_COMPLETED)
                 if not process.dead:
-                    await asyncio.sleep(self._until_something_is_due())
+                    await asyncio.wait([process.died], timeout=self._until_something_is_due())
             self.seen["killed"] += 1
             if node == "n2" and not self.calm and self.dice.random() < 0.1:
                 self.seen["disk lost"] += 1
@@ -135,18 +148,25 @@ class Storm:
 
     def _until_something_is_due(self) -> float:
         """Ticks come every two seconds; those that would find nothing are left out."""
+        if self.world.store_away:
+            return 2.0
         now = self.world.now()
         with reading(self.world.store) as db:
-            alive = GrantRow.tombstoned_at.is_(None)
-            rows = db.execute(select(GrantRow.due_at, GrantRow.attempt).where(alive)).all()
-        if self.world.store_away or any(row.attempt for row in rows):
-            return 2.0
-        due = min((row.due_at for row in rows if row.due_at), default=now)
-        return min(60.0, max(2.0, (due - now).total_seconds()))
+            rows = db.execute(_AT_WORK).all()
+        soonest = min((self._next_look(row, now) for row in rows), default=0.0)
+        return min(LIFE, max(2.0, soonest)) + self.dice.choice((0.0, 30.0, 60.0))
+
+    def _next_look(self, row: Any, now: datetime) -> float:
+        """Seconds until there may be something to do about this grant."""
+        if row.attempt is None:
+            return (row.due_at - now).total_seconds() if row.due_at else LIFE
+        if row.uncertain or not self.world.lives(row.claim_process):
+            return 2.0 if now - row.claimed_at < QUIET * 2 else 15.0
+        return (row.lease_until - now).total_seconds()
 
     async def _tick(self, process: Process) -> None:
-        await process.engine.sweep(budget_seconds=1.0)
-        await process.drain(budget=1.0)
+        await process.engine.sweep(budget_seconds=0.05)
+        await process.drain(budget=0.05)
 
     async def _weather(self) -> None:
         if self.dice.random() < 0.05:
@@ -232,10 +252,9 @@ class Storm:
             return Fault(travel=travel, mangle=_without_access_token)
         return Fault(travel=travel)
 
-    def _anything_left(self, grants: list[GrantId]) -> bool:
-        return any(
-            self._row(grant).state in (GrantState.ACTIVE, GrantState.SUSPECT) for grant in grants
-        )
+    def _anything_left(self) -> bool:
+        with reading(self.world.store) as db:
+            return db.execute(_OPEN).first() is not None
 
     def _row(self, grant: GrantId) -> Any:
         with reading(self.world.store) as db:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from random import Random
 from typing import Any, NoReturn
 from uuid import UUID
@@ -19,6 +20,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from tests.planted import plant, plant_connection
+from tests.simulation.disks import Disk, MemoryJournals
 from tests.simulation.provider import FakeCatalogue, FakeEntry, Ledger, answer
 from tests.simulation.virtual_time import VirtualClock
 from worker.domain.attempt import Brought
@@ -48,10 +50,29 @@ from worker.store.tables import Base
 PROVIDER = "test-idp"
 
 
-def memory_store() -> Engine:
+@cache
+def _empty_store() -> bytes:
     engine = open_engine("sqlite://")
     Base.metadata.create_all(engine)
+    return content_of(engine)
+
+
+def memory_store() -> Engine:
+    engine = open_engine("sqlite://")
+    restore(engine, _empty_store())
     return engine
+
+
+def content_of(store: Engine) -> bytes:
+    """The whole database, as a backup or a replica would have it."""
+    with closing(store.raw_connection()) as connection:
+        kept: bytes = connection.driver_connection.serialize()
+    return kept
+
+
+def restore(store: Engine, content: bytes) -> None:
+    with closing(store.raw_connection()) as connection:
+        connection.driver_connection.deserialize(content)
 
 
 @dataclass
@@ -118,72 +139,6 @@ class Network:
         return fault.mangle(told) if fault.mangle else told
 
 
-@dataclass
-class Disk:
-    """One node's journals: what was synced outlives the process."""
-
-    entries: dict[str, list[Brought]] = field(default_factory=dict)
-    marked: dict[str, int] = field(default_factory=dict)  # process → how far
-    marks: dict[str, set[int]] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
-    alive: set[str] = field(default_factory=set)
-    done: set[str] = field(default_factory=set)
-    full: bool = False
-
-
-@dataclass
-class DeadOnDisk:
-    """Meets `Dead`."""
-
-    disk: Disk
-    name: str
-    damaged: Sequence[str] = ()
-
-    @property
-    def left(self) -> list[Brought]:
-        return self._of(marked=False)
-
-    @property
-    def kept(self) -> list[Brought]:
-        return self._of(marked=True)
-
-    @property
-    def counter(self) -> int:
-        return self.disk.counters.get(self.name, 0)
-
-    def _of(self, *, marked: bool) -> list[Brought]:
-        marks = self.disk.marks.get(self.name, set())
-        entries = self.disk.entries.get(self.name, [])
-        return [e for n, e in enumerate(entries, start=1) if (n in marks) is marked]
-
-    def replayed(self) -> None:
-        self.disk.done.add(self.name)
-
-
-class MemoryJournals:
-    """Meets `NodeJournals`."""
-
-    def __init__(self, disk: Disk, own: str) -> None:
-        self._disk = disk
-        self._own = own
-
-    @contextmanager
-    def unreplayed(self) -> Iterator[Iterator[DeadOnDisk]]:
-        names = [n for n in self._disk.entries if n not in self._disk.alive | self._disk.done]
-        yield iter([DeadOnDisk(self._disk, name) for name in names])
-
-    @contextmanager
-    def all_dead(self) -> Iterator[Iterator[DeadOnDisk]]:
-        names = [n for n in self._disk.entries if n not in self._disk.alive]
-        yield iter([DeadOnDisk(self._disk, name) for name in names])
-
-    def replayed_names(self) -> frozenset[str]:
-        return frozenset(self._disk.done)
-
-    def is_alive(self, process: str) -> bool:
-        return process in self._disk.alive
-
-
 class MemoryJournal:
     """Meets `Journal`; a sync takes a moment in which the process may die."""
 
@@ -229,7 +184,7 @@ class Process:
         self.name = name
         self.node = node
         self.disk = world.disks.setdefault(node, Disk())
-        self.dead = False
+        self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.clock = VirtualClock()
         self._resume: asyncio.Future[None] | None = None
         journal = MemoryJournal(self)
@@ -284,9 +239,18 @@ class Process:
         while self._resume is not None:
             await asyncio.shield(self._resume)
 
+    @property
+    def dead(self) -> bool:
+        return self.died.done()
+
+    @property
+    def paused(self) -> bool:
+        return self._resume is not None
+
     def kill(self) -> None:
         """SIGKILL: its memory is gone, its locks are free."""
-        self.dead = True
+        if not self.dead:
+            self.died.set_result(None)
         self.disk.alive.discard(self.name)
 
     def pause(self) -> None:
@@ -325,7 +289,7 @@ class _Endpoint:
         await self._process.step("connect")
 
         def still_here() -> bool:
-            return not self._process.dead and self._process._resume is None and gate()
+            return not self._process.dead and not self._process.paused and gate()
 
         outcome = await self._process.world.network.exchange(
             request, gate=still_here, read_timeout=read_timeout
@@ -377,6 +341,9 @@ class World:
         process = Process(self, name or f"p{len(self.processes)}", node)
         self.processes.append(process)
         return process
+
+    def lives(self, process: str | None) -> bool:
+        return any(one.name == process and not one.dead for one in self.processes)
 
     def lose_disk(self, node: str) -> None:
         """Its processes die, and their journals are gone (C15); its name goes with them."""
