@@ -9,10 +9,11 @@ from worker.api import KeyBook, build_app
 from worker.domain.access import bootstrap_key, parse_scope
 from worker.domain.secret import Secret
 from worker.handout import Explain, Handout
-from worker.revocation import Nature, Requests
+from worker.revocation import Nature, Reach, Requests
 from worker.store import outbox
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.audit import AuditLog
+from worker.store.concerned import ConcernedRepository
 from worker.store.handout import HandoutRepository
 from worker.store.tombstones import TombstoneRepository
 
@@ -51,7 +52,7 @@ class World:
             requests=Requests(
                 grants=self.repository,
                 tombstones=self.tombstones,
-                nature=lambda _held: self.nature,
+                reach=Reach(ConcernedRepository(self.engine), lambda _: self.nature),
                 clock=clock,
                 offload=in_place,
             ),

@@ -14,7 +14,7 @@ from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantS
 from worker.domain.held import HeldGrant
 from worker.domain.secret import Secret
 from worker.handout import Explain, Handout
-from worker.revocation import Nature, Requests
+from worker.revocation import Nature, Reach, Requests
 
 TENANTS = ("acme", "umbrella")
 CONNECTIONS = ("google", "github")
@@ -121,7 +121,7 @@ def application(table, clock, scope):
         requests=Requests(
             grants=table,
             tombstones=table,
-            nature=lambda _held: Nature(effect="token", by_hand=""),
+            reach=Reach(table, lambda _: Nature(effect="token", by_hand="")),
             clock=clock,
             offload=in_place,
         ),

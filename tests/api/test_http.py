@@ -1,6 +1,7 @@
 """The HTTP surface: paths, answers, problem documents."""
 
 import json
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -128,14 +129,37 @@ async def test_where_the_provider_offers_nothing_the_person_is_told_where(one_wo
 
 async def test_what_ends_siblings_too_has_to_be_meant(one_world):
     """Google ends everything the user allowed the client."""
-    one_world.nature = type(one_world.nature)(effect="app", by_hand="")
-    one_world.grants.add()
-    sibling = one_world.grants.add(connection="google-workspace")
+    one_world.nature = whole_consent(one_world)
+    grant = one_world.grants.add()
+    sibling = one_world.grants.add(connection="google-workspace", refresh_token="rt-w")
     async with one_world.http() as http:
         refused = await http.post(f"{TOKEN}/revoke")
-        meant = await http.post(f"{TOKEN}/revoke?wide=true")
+        assert one_world.grants.row(grant).state == "active"
+        meant = await http.post(f"{TOKEN}/revoke?include_siblings=true")
     assert (refused.status_code, refused.json()["siblings"]) == (409, [str(sibling)])
-    assert meant.status_code == 202
+    assert "include_siblings=true" in refused.json()["detail"]
+    assert (meant.status_code, meant.json()["siblings"]) == (202, [str(sibling)])
+    assert one_world.grants.row(sibling).state == "tombstoned"
+
+
+async def test_an_app_ends_no_sibling_that_it_may_not_revoke(one_world):
+    """Neither by asking for it, nor does it learn the other's id."""
+    one_world.nature = whole_consent(one_world)
+    grant = one_world.grants.add()
+    other = one_world.grants.add(connection="google-workspace", refresh_token="rt-w")
+    key = one_world.key("revoke:acme/google/*")
+    async with one_world.http(key=key) as http:
+        refused = await http.post(f"{TOKEN}/revoke?include_siblings=true")
+    assert (refused.status_code, refused.json()["siblings_of_others"]) == (409, 1)
+    assert str(other) not in refused.text
+    assert "--include-siblings" in refused.json()["detail"]
+    assert {one_world.grants.row(one).state for one in (grant, other)} == {"active"}
+
+
+def whole_consent(world):
+    """Google's way: both connections are one client there."""
+    peers = (("acme", "google"), ("acme", "google-workspace"))
+    return replace(world.nature, effect="app", peers=peers)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from sqlalchemy import select
 from tests.grants import GrantTable
 from tests.handout.conftest import in_place
 from worker.domain.exchange import Answered, NotSent, RevocationVerdict, WireRequest
-from worker.revocation import Compromise, Revoker, UserErasure
+from worker.revocation import Compromise, Nature, Reach, Revoker, UserErasure
 from worker.store import outbox
 from worker.store.audit import AuditLog
+from worker.store.concerned import ConcernedRepository
 from worker.store.engine import reading
 from worker.store.tables import AuditRow
 from worker.store.tombstones import TombstoneRepository
@@ -23,6 +24,7 @@ class FakeProvider:
         self.revocation_effect = "grant"
         self.revocation_by_hand = "At https://provider.example/apps."
         self.offers = True
+        self.peers = []  # connections of the same client, where the whole consent ends
 
     def revocation(self, _connection, *, access_token, refresh_token, now):
         token = refresh_token or access_token
@@ -80,7 +82,24 @@ def endpoint():
 
 
 @pytest.fixture
-def revoker(tombstones, provider, endpoint, vault, clock):
+def kin(engine):
+    return ConcernedRepository(engine)
+
+
+@pytest.fixture
+def reach(kin, provider):
+    def nature(_grant):
+        return Nature(
+            effect=provider.revocation_effect,
+            by_hand=provider.revocation_by_hand,
+            peers=provider.peers,
+        )
+
+    return Reach(kin, nature)
+
+
+@pytest.fixture
+def revoker(tombstones, provider, endpoint, vault, clock, reach):
     connection = SimpleNamespace(tenant="acme", name="google")
     return Revoker(
         tombstones=tombstones,
@@ -90,6 +109,7 @@ def revoker(tombstones, provider, endpoint, vault, clock):
         catalogue=SimpleNamespace(entry=lambda _name, _connection: provider),
         endpoint=endpoint,
         vault=vault,
+        reach=reach,
         clock=clock,
         offload=in_place,
     )
@@ -101,8 +121,8 @@ def erasure(tombstones, clock):
 
 
 @pytest.fixture
-def compromise(tombstones, clock):
-    return Compromise(tombstones=tombstones, clock=clock, offload=in_place)
+def compromise(tombstones, kin, reach, clock):
+    return Compromise(tombstones=tombstones, kin=kin, reach=reach, clock=clock, offload=in_place)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.handout.conftest import in_place
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.secret import Secret
 from worker.providers import load_catalogue
-from worker.revocation import Revoker, nature_from
+from worker.revocation import Reach, Revoker, nature_from
 
 
 class OneConnection:
@@ -32,6 +32,9 @@ class OneConnection:
     def get(self, _tenant, _name):
         return self._config
 
+    def sharing_client(self, client_id):
+        return [("acme", "google")] if client_id == self._config.client_id else []
+
 
 @pytest.fixture(scope="module")
 def catalogue():
@@ -39,7 +42,7 @@ def catalogue():
 
 
 @pytest.fixture
-def revoke(tombstones, endpoint, erasure, vault, clock, catalogue, grants, monkeypatch):
+def revoke(tombstones, endpoint, erasure, vault, clock, catalogue, grants, kin, monkeypatch):
     requests = []
     exchange = endpoint.exchange
 
@@ -51,9 +54,11 @@ def revoke(tombstones, endpoint, erasure, vault, clock, catalogue, grants, monke
 
     async def revoke(provider):
         grants.add(provider=provider, strategy=provider)
+        connections = OneConnection(provider)
         revoker = Revoker(
             tombstones=tombstones,
-            connections=OneConnection(provider),
+            connections=connections,
+            reach=Reach(kin, nature_from(catalogue, connections)),
             catalogue=catalogue,
             endpoint=endpoint,
             vault=vault,
@@ -94,4 +99,4 @@ def test_google_is_known_to_end_siblings_too(catalogue, grants):
     held = SimpleNamespace(
         key=SimpleNamespace(tenant="acme", connection="google"), provider="google-oauth2"
     )
-    assert nature(held).effect == "app"
+    assert (nature(held).effect, nature(held).peers) == ("app", [("acme", "google")])

@@ -109,6 +109,7 @@ class RevocationAnswer(BaseModel):
     at_provider: str = Field(description="pending, or by_hand where the provider offers no way")
     effect: str | None = Field(description="what it ends there; null: told by the timeline only")
     by_hand: str = Field(description="where a person ends it without us")
+    siblings: list[str] = Field(description="grants given up with it: the provider ends them too")
 
 
 def token_answer(handed: Handed) -> dict[str, object]:

@@ -64,7 +64,9 @@ class TokenQuery(AdminQuery):
 
 class RevokeQuery(_Strict):
     identity: str | None = Field(default=None, min_length=1, max_length=1024)
-    wide: bool = Field(default=False, description="also where it ends sibling grants")
+    include_siblings: bool = Field(
+        default=False, description="give up, too, what the provider ends together with it"
+    )
 
 
 Tenant = Annotated[str, Path(description="the tenant's name in evergrant.toml")]
@@ -198,7 +200,7 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, asker: Asker) ->
     ) -> Response:
         """Give a grant up: nothing is served from now on; a worker revokes it at the provider."""
         ask = Ask(tenant=tenant, connection=connection, user_id=user_id, identity=query.identity)
-        begun = await requests.revoke(key, ask, wide=query.wide)
+        begun = await requests.revoke(key, ask, include_siblings=query.include_siblings)
         return _json(
             {
                 "grant": str(begun.grant),
@@ -206,6 +208,7 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, asker: Asker) ->
                 "at_provider": "by_hand" if begun.effect == "" else "pending",
                 "effect": begun.effect,
                 "by_hand": begun.by_hand,
+                "siblings": list(map(str, begun.siblings)),
             },
             status=202,
         )

@@ -28,6 +28,14 @@ _ACT: Mapping[Actor | None, str] = {
     Actor.OPERATOR: "An operator has to act: `evergrant grants explain` says how.",
     None: "It mends itself: ask again after Retry-After seconds.",
 }
+_TOO_WIDE = (
+    "The provider ends everything this account allowed the client, the grants in `siblings` with "
+    "it. Repeat with `?include_siblings=true` to give those up too."
+)
+_TOO_WIDE_HIDDEN = (
+    "The provider ends everything this account allowed the client, and with it grants that this "
+    "API key may not give up. An operator can: `evergrant grants revoke --include-siblings`."
+)
 
 
 class ProblemError(Exception):
@@ -121,9 +129,9 @@ def problem_of(error: WorkerError) -> ProblemError:  # noqa: PLR0911  # a table,
                 409,
                 error.code,
                 "Revoking this would end more than this grant",
-                "The provider ends everything the user allowed this client. Repeat with "
-                "`?wide=true` if that is meant.",
+                _TOO_WIDE_HIDDEN if error.hidden else _TOO_WIDE,
                 siblings=[str(grant) for grant in error.siblings],
+                siblings_of_others=error.hidden,
             )
         case TamperError():
             return ProblemError(

@@ -12,6 +12,7 @@ import httpx
 from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, intake_of, open_base
+from worker.bootstrap.ending import reach_of, tombstones_of
 from worker.bootstrap.following import EVERY_LOG, EVERY_ROUND, EVERY_STREAM, Following, Rounds
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
@@ -37,7 +38,6 @@ from worker.store.inbox import InboxRepository
 from worker.store.last_days import LastDays
 from worker.store.notices import NoticeRepository
 from worker.store.purging import Purge
-from worker.store.tombstones import TombstoneRepository
 
 _log = logger(__name__)
 
@@ -289,11 +289,12 @@ class _Parts:
     def _revoking(self) -> Revoker:
         base = self._base
         return Revoker(
-            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
+            tombstones=tombstones_of(base),
             connections=self._connections,
             catalogue=base.catalogue,
             endpoint=self._endpoint,
             vault=self._vault,
+            reach=reach_of(base, self._connections),
             clock=base.clock,
             offload=base.offload,
         )

@@ -37,7 +37,7 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "providers": ("worker.cli.providers:providers", "Look"),
     "connections": ("worker.cli.connections:connections", "Look"),
     "sync": ("worker.cli.sync:sync", "Work"),
-    "compromise": ("worker.cli.giving_up:compromise", "Work"),
+    "compromise": ("worker.cli.compromise:compromise", "Work"),
     "erasure": ("worker.cli.giving_up:erasure", "Look"),
     "audit": ("worker.cli.audit:audit", "Look"),
     "keys": ("worker.cli.keys:keys", "Keys"),

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from worker.api import KeyBook, Subjects, Trust, build_app
 from worker.auth0 import KeySets
 from worker.bootstrap.base import Base, Role, intake_of, open_base
+from worker.bootstrap.ending import reach_of, tombstones_of
 from worker.bootstrap.health import Health
 from worker.domain.access import bootstrap_key
 from worker.domain.errors import WorkerError
@@ -24,12 +25,10 @@ from worker.handout import Explain, Handout
 from worker.ingress import TenantDoors, basic, bearer, custom, routes, verbatim
 from worker.monitoring.logs import logger
 from worker.providers import Catalogue
-from worker.revocation import Requests, nature_from
+from worker.revocation import Requests
 from worker.settings import Settings, TenantSettings
-from worker.store import outbox
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.handout import HandoutRepository
-from worker.store.tombstones import TombstoneRepository
 
 _log = logger(__name__)
 _LOOK_AT_SPOOL = 2.0  # seconds
@@ -55,8 +54,8 @@ def build_web(settings: Settings) -> FastAPI:
         explain=Explain(grants=grants, clock=clock, offload=offload),
         requests=Requests(
             grants=grants,
-            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
-            nature=nature_from(base.catalogue, base.connections()),
+            tombstones=tombstones_of(base),
+            reach=reach_of(base, base.connections()),
             clock=clock,
             offload=offload,
         ),

@@ -1,81 +1,35 @@
-"""`evergrant compromise`: tokens have leaked. `evergrant erasure …`: what became of a grant."""
+"""`evergrant erasure …`: what became of grants that were given up."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
 from worker.bootstrap.base import Base
+from worker.bootstrap.ending import tombstones_of
 from worker.cli import context
+from worker.cli.leak_view import print_report
+from worker.cli.moments import moment
 from worker.cli.one_reading import OneReading
 from worker.cli.output import Json, Tenant, out, print_json, print_table
-from worker.domain.burial import Selection
 from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.domain.grant import GrantId
 from worker.domain.held import Withheld
-from worker.revocation import Compromise
-from worker.revocation.compromise import Response
+from worker.revocation.compromise import reported
 from worker.store import outbox
+from worker.store.concerned import ConcernedRepository
 from worker.store.tombstones import TombstoneRepository
 from worker.store.withholding import WithholdingRepository
 
 erasure = typer.Typer(help="What became of grants that were given up.", no_args_is_help=True)
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def compromise(
-    *,
-    tenant: Tenant = None,
-    connection: Annotated[str | None, typer.Option(help="All grants of this connection.")] = None,
-    user: Annotated[str | None, typer.Option(help="All grants of this user.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Only tokens handed out since: 2h, 3d, or an ISO time.")
-    ] = None,
-    api_key: Annotated[
-        str | None, typer.Option("--api-key", help="Only tokens handed to the key of that name.")
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option(help="Keep the consents; replace the access tokens at once.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Tokens have leaked: stop handing them out, then revoke or replace them.
-
-    Example: evergrant compromise --api-key crm --since 6h
-    """
-
-    async def respond(base: Base) -> Sequence[GrantId]:
-        selection = _selection(
-            base, tenant=tenant, connection=connection, user=user, since=since, api_key=api_key
-        )
-        use_case = Compromise(tombstones=_tombstones(base), clock=base.clock, offload=base.offload)
-        response = Response.REPLACE if replace else Response.REVOKE
-        stopped = await use_case.respond(selection, response, actor=context.operator())
-        if not replace:
-            base.hints.task("upkeep.revocations")
-        return stopped
-
-    if not (yes or as_json or replace):
-        typer.confirm("The users concerned have to log in again. Revoke?", abort=True)
-    stopped = context.run(respond)
-    if as_json:
-        print_json({"grants": [str(grant) for grant in stopped], "replaced": replace})
-        return
-    what = "are replaced now" if replace else "are being revoked"
-    out.print(f"{len(stopped)} grants {what}; none of their tokens is handed out any more.")
-    if stopped and not replace:
-        out.print("What the providers say: evergrant erasure show ID")
-
 
 @erasure.command()
 def show(
-    grant_id: Annotated[str, typer.Argument(help="As `compromise --json` printed it.")],
+    grant_id: Annotated[str, typer.Argument(help="Its id, as `grants list` shows it.")],
     as_json: Json = False,
 ) -> None:
     """The receipt: when it ended here, what the provider said, when the keys were destroyed."""
@@ -92,6 +46,27 @@ def show(
         print_json(rows)
         return
     print_table(rows, ["at", "what", "outcome", "code", "by_hand", "by"], empty="")
+
+
+@erasure.command()
+def report(
+    *,
+    since: Annotated[str, typer.Option(help="Given up since: 2h, 3d, or an ISO time.")] = "24h",
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """What was given up lately, counted: revoked at the provider, to be ended by hand, pending.
+
+    Example: evergrant erasure report --since 2h
+    """
+    with context.opened() as base:
+        name, kin = context.tenant_of(base, tenant), ConcernedRepository(base.engine)
+        fates = kin.given_up_since(name, moment(since, base.clock.now()))
+    told = reported(fates)
+    if as_json:
+        print_json(asdict(told))
+        return
+    print_report(told) if told.grants else out.print("nothing was given up since then")
 
 
 @erasure.command()
@@ -144,37 +119,5 @@ def confirm(
     out.print(f"{len(buried)} grants are being revoked; the receipt: evergrant erasure show ID")
 
 
-def _selection(
-    base: Base,
-    *,
-    tenant: str | None,
-    connection: str | None,
-    user: str | None,
-    since: str | None,
-    api_key: str | None,
-) -> Selection:
-    try:
-        return Selection(
-            tenant=context.tenant_of(base, tenant),
-            connection=connection,
-            user_id=user,
-            handed_since=None if since is None else _moment(since, base.clock.now()),
-            handed_to=api_key,
-        )
-    except ValueError:
-        raise ConfigurationError("say --connection, --user, --since or --api-key") from None
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    """`6h` ago, or an ISO time (UTC unless it says otherwise)."""
-    if text[:-1].isdigit() and text[-1] in _UNITS:
-        return now - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"--since {text!r}: write 6h, 3d or 2026-11-23T14:00Z") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
-
-
 def _tombstones(base: Base) -> TombstoneRepository:
-    return TombstoneRepository(base.engine, base.audit, outbox.add)
+    return tombstones_of(base)

@@ -10,21 +10,22 @@ import typer
 
 from worker.api.answers import explanation, token_answer
 from worker.bootstrap.base import Base
+from worker.bootstrap.ending import reach_of, tombstones_of
 from worker.cli import context
 from worker.cli.concerns import mending
+from worker.cli.leak_view import EFFECTS
 from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print_json, print_table
 from worker.cli.trying import watch
 from worker.domain.errors import ConfigurationError
 from worker.domain.forward import Push
 from worker.domain.grant import GrantState
 from worker.domain.held import Ask, HeldGrant
+from worker.domain.refusals import TooWideError
 from worker.handout import Explain, Handout
-from worker.revocation import Requests, nature_from
-from worker.store import outbox
+from worker.revocation import Reach, Requests
 from worker.store.handout import HandoutRepository
 from worker.store.listing import GrantLine, list_grants
 from worker.store.quarantine import QuarantineRepository
-from worker.store.tombstones import TombstoneRepository
 from worker.sync import explain_problem
 
 grants = typer.Typer(help="What we hold: list, explain, renew, revoke.", no_args_is_help=True)
@@ -135,32 +136,58 @@ def renew(
 @grants.command()
 def revoke(
     grant_id: Id,
-    wide: Annotated[
-        bool, typer.Option(help="Agree that the provider ends the user's other grants too.")
+    include_siblings: Annotated[
+        bool,
+        typer.Option(
+            "--include-siblings", help="Give up, too, what the provider ends together with it."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Give a grant up: nothing is served any more, a worker revokes it at the provider."""
+    """Give a grant up: nothing is served any more, a worker revokes it at the provider.
+
+    Where the provider ends the whole consent (Google, Facebook, …) and other living grants hang on
+    it, nothing is done unless you say --include-siblings; they are given up with it then.
+
+    Example: evergrant grants revoke 6f1c0a52-1f6e-4c1e-8a6b-5f7b0f2f7a11
+    """
 
     async def ask(base: Base) -> dict[str, Any]:
         held = context.grant_of(base, grant_id)
-        repository = HandoutRepository(base.engine, base.audit)
+        if not (yes or as_json):
+            _confirm_revoking(reach_of(base, base.connections()), held)
         requests = Requests(
-            grants=repository,
-            tombstones=TombstoneRepository(base.engine, base.audit, outbox.add),
-            nature=nature_from(base.catalogue, base.connections()),
+            grants=HandoutRepository(base.engine, base.audit),
+            tombstones=tombstones_of(base),
+            reach=reach_of(base, base.connections()),
             clock=base.clock,
             offload=base.offload,
         )
-        begun = await requests.revoke(context.master_key(), _ask_for(held), wide=wide)
+        try:
+            begun = await requests.give_up(
+                context.master_key(), held, include_siblings=include_siblings
+            )
+        except TooWideError as error:
+            ids = ", ".join(map(str, error.siblings))
+            raise ConfigurationError(
+                f"{error}: {ids}. Nothing is done; --include-siblings gives those up too",
+                code=error.code,
+            ) from None
         base.hints.task("upkeep.revocations")
-        return asdict(begun)
+        return asdict(begun) | {"at_provider": "pending" if begun.effect else "not_offered"}
 
-    if not (yes or as_json):
-        typer.confirm("The user has to log in again afterwards. Revoke?", abort=True)
     answer = context.run(ask)
     print_json(answer) if as_json else print_facts(answer)
+
+
+def _confirm_revoking(reach: Reach, held: HeldGrant) -> None:
+    """Say how far it goes before it is asked for."""
+    nature = reach.nature(held)
+    out.print(f"{held.provider} {EFFECTS[nature.effect]}.", markup=False)
+    if not nature.effect and nature.by_hand:
+        out.print(f"Only the person can end it there: {nature.by_hand}", markup=False)
+    typer.confirm("The user has to log in again afterwards. Revoke?", abort=True)
 
 
 @grants.command()
@@ -188,18 +215,6 @@ def release(
         base.hints.renew(held.provider)
     answer = {"grant": held.id, "released": done, "was": held.reason}
     print_json(answer) if as_json else print_facts(answer)
-
-
-def _ask_for(held: HeldGrant, **more: Any) -> Ask:
-    key = held.key
-    identity = key.identity_user_id if held.user_id else None
-    return Ask(
-        tenant=key.tenant,
-        connection=key.connection,
-        user_id=held.user_id,
-        identity=identity,
-        **more,
-    )
 
 
 @tokens.command("get")

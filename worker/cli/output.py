@@ -98,6 +98,11 @@ def cell(value: object) -> str:
     return str(plain(value)) if not isinstance(value, str | int | float) else str(value)
 
 
+def counted(number: int, word: str) -> str:
+    """ "1 grant", "2 grants"."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def when(moment: datetime, now: datetime | None = None) -> str:
     """ "in 5 min", "2 h ago": what an operator wants to know of an instant."""
     seconds = (moment - (now or datetime.now(UTC))).total_seconds()

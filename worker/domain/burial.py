@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from worker.domain.grant import GrantId, GrantKey
+from worker.domain.grant import GrantId, GrantKey, GrantState
 
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
@@ -18,7 +18,7 @@ class Selection:
     """Which grants of a tenant; every field given narrows it.
 
     `handed_since` and `handed_to` select by the audit: grants whose access tokens left since
-    then, to the API key of that name.
+    then, to the API key of that name. `also` names grants besides, whatever the rest says.
     """
 
     tenant: str
@@ -27,11 +27,66 @@ class Selection:
     connection: str | None = None
     handed_since: datetime | None = None
     handed_to: str | None = None
+    also: tuple[GrantId, ...] = ()
 
     def __post_init__(self) -> None:
         narrow = (self.grant, self.user_id, self.connection, self.handed_since, self.handed_to)
         if all(part is None for part in narrow):
             raise ValueError("a selection names a grant, a user, a connection or a time")
+
+    def and_also(self, grants: tuple[GrantId, ...]) -> Selection:
+        return replace(self, also=(*self.also, *grants))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concerned:
+    """A grant that a selection means, as it stands."""
+
+    id: GrantId
+    key: GrantKey
+    user_id: str | None
+    provider: str
+    renewable: bool  # and not waiting for a login: a renewal can replace its access token
+    alias_of: GrantId | None
+    expires_at: datetime | None  # of the access token; None: never, or not told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sibling:
+    """A living grant that ends with another one, because the provider ends the whole consent."""
+
+    id: GrantId
+    key: GrantKey
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What has become of a grant that was given up, or whose access token was withdrawn."""
+
+    id: GrantId
+    connection: str
+    provider: str
+    state: GrantState
+    replaceable: bool  # by a renewal of its own
+    renewed_at: datetime | None
+    last_error: str | None
+    outcomes: Sequence[str]  # at the provider, oldest first, one for each pair and try
+    by_hand: str  # where a person ends it, as the receipts say
+
+
+# Of several outcomes of one grant the least good is the one to tell; "later" is no outcome yet.
+_FROM_WORST = (
+    ("gave_up", "refused", "unreadable", "not_offered", "spared", "shared", "revoked")
+)  # fmt: skip
+
+
+def told_outcome(fate: Fate) -> str:
+    """One word for what a provider said to giving a grant up; "pending" while it may say more."""
+    if fate.state is not GrantState.ERASED:
+        return "pending"
+    said = set(fate.outcomes)
+    return next((outcome for outcome in _FROM_WORST if outcome in said), "nothing_held")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +122,7 @@ class Receipt:
     """What became of one pair upstream. Codes and sentences, never a token."""
 
     pair: SealedPair
-    outcome: str  # revoked, refused, not_offered, ended, shared, unreadable, gave_up, later
+    outcome: str  # revoked, refused, not_offered, spared, shared, unreadable, gave_up, later
     detail: Mapping[str, object]
 
     @property

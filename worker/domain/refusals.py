@@ -54,8 +54,14 @@ class ForbiddenVerbError(WorkerError):
 
 
 class TooWideError(WorkerError):
-    """Revoking one grant at this provider ends siblings of it; the asker has to want that."""
+    """Revoking this at the provider ends siblings of it; the asker has to want that."""
 
-    def __init__(self, siblings: Sequence[GrantId]) -> None:
-        super().__init__("the provider ends sibling grants too", code="revocation_too_wide")
+    def __init__(self, siblings: Sequence[GrantId], *, hidden: int = 0) -> None:
+        count = len(siblings) + hidden
+        super().__init__(
+            f"the provider ends the whole consent, and with it {count} more living grants of the "
+            "same accounts and client",
+            code="revocation_too_wide",
+        )
         self.siblings = tuple(siblings)
+        self.hidden = hidden  # as many more, which the asker may not end

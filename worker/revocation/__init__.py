@@ -4,18 +4,23 @@
 The web process only buries (it can open no refresh token); a worker revokes and erases.
 """
 
-from worker.revocation.compromise import Compromise, Report
-from worker.revocation.ports import Tombstones
-from worker.revocation.requests import Begun, Nature, Requests, nature_from
+from worker.revocation.compromise import Compromise, Plan, Report, Response
+from worker.revocation.ports import Kin, Tombstones
+from worker.revocation.reach import Nature, Reach, nature_from
+from worker.revocation.requests import Begun, Requests
 from worker.revocation.revoker import Revoker
 from worker.revocation.users import UserErasure
 
 __all__ = [
     "Begun",
     "Compromise",
+    "Kin",
     "Nature",
+    "Plan",
+    "Reach",
     "Report",
     "Requests",
+    "Response",
     "Revoker",
     "Tombstones",
     "UserErasure",

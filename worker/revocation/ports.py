@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from worker.domain.burial import Buried, Receipt, Selection
-from worker.domain.grant import GrantId
+from worker.domain.burial import Buried, Concerned, Fate, Receipt, Selection, Sibling
+from worker.domain.grant import GrantId, GrantKey
 from worker.domain.held import Ask, HeldGrant
 from worker.domain.ports import AuditRecord
+
+Peer = tuple[str, str]
+"""Tenant and name of a connection."""
 
 
 class Finder(Protocol):
@@ -17,7 +20,21 @@ class Finder(Protocol):
 
     def find(self, ask: Ask) -> Sequence[HeldGrant]: ...
 
-    def of_user(self, tenant: str, user_id: str) -> Sequence[HeldGrant]: ...
+
+class Kin(Protocol):
+    """Which grants are meant, which end with them, and what became of them."""
+
+    def selected(self, selection: Selection) -> Sequence[Concerned]:
+        """What is meant and not gone yet."""
+
+    def siblings(
+        self, of: Sequence[GrantKey], peers: Sequence[Peer], *, besides: Collection[GrantId]
+    ) -> Sequence[Sibling]:
+        """Living grants of the same accounts on these connections."""
+
+    def fates(self, grants: Sequence[GrantId]) -> Sequence[Fate]: ...
+
+    def given_up_since(self, tenant: str, since: datetime) -> Sequence[Fate]: ...
 
 
 class Tombstones(Protocol):
@@ -31,7 +48,7 @@ class Tombstones(Protocol):
     def withdraw(
         self, selection: Selection, *, why: str, actor: str, now: datetime
     ) -> Sequence[GrantId]:
-        """The present access tokens count as ended and are renewed at once."""
+        """The present access tokens count as ended; what can be renewed is renewed at once."""
 
     def ready(self, now: datetime, limit: int) -> Sequence[Buried]:
         """Lease what waits to be revoked; a lease that lapses is taken again."""

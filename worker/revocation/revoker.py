@@ -23,13 +23,17 @@ from worker.domain.ports import (
 from worker.domain.secret import Secret
 from worker.monitoring.metrics import REVOCATIONS
 from worker.revocation.ports import Tombstones
+from worker.revocation.reach import Reach
 
 READ_TIMEOUT = 15.0  # seconds; asking twice does no harm (RFC 7009 §2.2: unknown tokens are 200)
 _ONE_TOKEN = frozenset({"token", "refresh_token"})  # effects that leave the access token alive
 
 
 class Revoker:
-    """Runs in a worker: it opens refresh tokens. Several at once share the work by leases."""
+    """Runs in a worker: it opens refresh tokens. Several at once share the work by leases.
+
+    A consent under which another grant lives is spared: whoever wants both ended gives both up.
+    """
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Revoker:
         catalogue: Catalogue,
         endpoint: TokenEndpoint,
         vault: Vault,
+        reach: Reach,
         clock: Clock,
         offload: Offload,
         at_once: int = 16,
@@ -48,6 +53,7 @@ class Revoker:
         self._catalogue = catalogue
         self._endpoint = endpoint
         self._vault = vault
+        self._reach = reach
         self._clock = clock
         self._offload = offload
         self._at_once = at_once
@@ -90,6 +96,9 @@ class Revoker:
         if connection is None:
             return Receipt(pair=pair, outcome="not_offered", detail={"code": "connection_gone"})
         provider = self._catalogue.entry(buried.provider, connection)
+        if living := await self._offload(self._reach.siblings, [buried]):
+            detail = _told(by_hand=provider.revocation_by_hand)
+            return Receipt(pair=pair, outcome="spared", detail=detail | {"living": len(living)})
         access = await self._offload(self._opened, buried, pair, "at")
         refresh = await self._offload(self._opened, buried, pair, "rt")
         ask = partial(self._ask, buried, pair, provider=provider, connection=connection)

@@ -50,6 +50,19 @@ class ConnectionRepository:
             rows = connection.execute(where.order_by(_table.c.name)).all()
         return [self._config(row) for row in rows]
 
+    def sharing_client(self, client_id: str) -> Sequence[tuple[str, str]]:
+        """Tenant and name of every connection that is this client to its provider.
+
+        Deleted ones and other tenants' count too: a consent is given to the client.
+        """
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(_table.c.tenant, _table.c.name, _table.c.client_id))
+            ids = {(row.tenant, row.name): row.client_id for row in rows}
+        for place, ours in self._overrides.items():
+            if place in ids and ours.get("client_id"):
+                ids[place] = str(ours["client_id"])
+        return sorted(place for place, id_ in ids.items() if id_ == client_id)
+
     def put(self, config: ConnectionConfig, *, options_seen: bool) -> None:
         """Remember what the tenant said; a brake and the approved host stay as they are.
 

@@ -7,18 +7,18 @@ arrives late finds the place free).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
     and_,
+    case,
     delete,
-    exists,
     insert,
+    literal,
     or_,
     select,
     text,
@@ -30,9 +30,11 @@ from worker.domain.event import Trigger
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.held import GONE
 from worker.domain.ports import AuditRecord, Notice
+from worker.store.concerned import meant
 from worker.store.engine import reading, writing
 from worker.store.handout import Audit
 from worker.store.tables import AuditRow, CandidateRow, GrantRow, PullRow
+from worker.store.types import Instant
 
 LEASE = timedelta(minutes=2)  # of one revoker on one grant
 LATE_ANSWERS = timedelta(minutes=10)  # after a lease: the longest hold, and a journal's replay
@@ -40,6 +42,10 @@ LATE_ANSWERS = timedelta(minutes=10)  # after a lease: the longest hold, and a j
 AddNotices = Callable[[Connection, Sequence[Notice], datetime], None]
 
 _WAITING = text("grants.state IN ('tombstoned', 'revoking')")  # literal: fits the partial index
+_GONE = [state.value for state in GONE]
+_REPLACEABLE = and_(
+    GrantRow.state == GrantState.ACTIVE.value, GrantRow.renewable, GrantRow.alias_of.is_(None)
+)
 _ENDED = {
     "access_token": None,
     "refresh_token": None,
@@ -70,7 +76,7 @@ class TombstoneRepository:
         with writing(self._engine) as connection:
             rows = connection.execute(
                 update(GrantRow)
-                .where(*_selected(selection), GrantRow.state.not_in([s.value for s in GONE]))
+                .where(meant(selection), GrantRow.state.not_in(_GONE))
                 .values(
                     state=GrantState.TOMBSTONED.value,
                     reason=why,
@@ -152,19 +158,25 @@ class TombstoneRepository:
     def withdraw(
         self, selection: Selection, *, why: str, actor: str, now: datetime
     ) -> Sequence[GrantId]:
-        """Stop serving the present access tokens and have them renewed at once, without revoking.
+        """Stop serving the present access tokens, and have renewed at once what can be.
 
-        For tokens that leaked while the consent is good: the old one counts as ended.
+        For tokens that leaked while the consent is good: the old one counts as ended. What no
+        renewal replaces is not served either, until a login brings another.
         """
+        holders = select(GrantRow.alias_of).where(
+            meant(selection), GrantRow.alias_of.is_not(None), GrantRow.state.not_in(_GONE)
+        )
         with writing(self._engine) as connection:
             rows = connection.execute(
                 update(GrantRow)
                 .where(
-                    *_selected(selection),
-                    GrantRow.state == GrantState.ACTIVE.value,
-                    GrantRow.renewable,
+                    or_(meant(selection), GrantRow.id.in_(holders)), GrantRow.state.not_in(_GONE)
                 )
-                .values(expires_at=now, expiry=ExpiryKind.AT.value, due_at=now)
+                .values(
+                    expires_at=now,
+                    expiry=ExpiryKind.AT.value,
+                    due_at=case((_REPLACEABLE, literal(now, Instant())), else_=GrantRow.due_at),
+                )
                 .returning(GrantRow.id, *_KEY)
             ).all()
             records = [
@@ -274,26 +286,6 @@ _CANDIDATE = (
 )
 _ENTRY = (AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.tenant, AuditRow.detail)
 _RECEIPT_VERBS = ("tombstoned", "revocation", "erased")
-
-
-def _selected(selection: Selection) -> Iterable[ColumnElement[bool]]:
-    yield GrantRow.tenant == selection.tenant
-    if selection.grant is not None:
-        yield GrantRow.id == selection.grant
-    if selection.user_id is not None:
-        yield GrantRow.user_id == selection.user_id
-    if selection.connection is not None:
-        yield GrantRow.connection == selection.connection
-    if selection.handed_since is not None or selection.handed_to is not None:
-        yield exists().where(*_handed(selection))
-
-
-def _handed(selection: Selection) -> Iterable[ColumnElement[bool]]:
-    yield and_(AuditRow.grant_id == GrantRow.id, AuditRow.verb == "token_read")
-    if selection.handed_since is not None:
-        yield AuditRow.at >= selection.handed_since
-    if selection.handed_to is not None:
-        yield AuditRow.actor == f"key:{selection.handed_to}"
 
 
 def _raise_pull_fence(connection: Connection, tenant: str, user_id: str) -> None:
