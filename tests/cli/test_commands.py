@@ -233,3 +233,8 @@ def test_a_leak_is_answered_for_one_user_and_the_provider_knows_of_it(evergrant,
     entries = evergrant("erasure", "show", grant["id"])
     assert [entry["outcome"] for entry in entries if entry["what"] == "revocation"] == ["revoked"]
     assert evergrant("tokens", "get", kept["user_id"], "google-oauth2")["expires_at"]
+
+
+def test_an_unknown_plan_of_a_rehearsal_is_answered_with_those_there_are(capsys):
+    assert call(["rehearsal", "--plan", "gold"]) == 2
+    assert "enterprise-nonproduction" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,10 @@ from sqlalchemy import select, update
 from tests.cli.conftest import TENANT
 from tests.grants import GrantTable
 from worker import settings as _settings
-from worker.bootstrap import pulling
+from worker.bootstrap import rounds as rounds_
 from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.first_start import first_start
+from worker.bootstrap.rounds import TenantRounds
 from worker.bootstrap.working import Worker
 from worker.cli.app import call
 from worker.cli.one_reading import OneReading
@@ -54,6 +56,8 @@ def base(stage: RunningStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("EVERGRANT_ALLOW_LOOPBACK", "1")
     monkeypatch.setenv("EVERGRANT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("EVERGRANT_BROKER_URL", "memory://")
+    monkeypatch.setenv("EVERGRANT_DELETION_CONFIRM", "0")
+    monkeypatch.setenv("EVERGRANT_DELETION_QUIET", "1.5")
     settings = _settings.load()
     settings.data_dir.mkdir()
     first_start(settings)
@@ -90,11 +94,20 @@ def vanish(base: Base, user_id: str) -> None:
 
     async def twice() -> None:
         async with OneReading(base) as reading_:
-            with pytest.raises(NotFoundError):
-                await reading_.puller.read(TENANT, user_id)
-            await reading_.forget(TENANT, user_id)
+            for _ in range(2):
+                with pytest.raises(NotFoundError):
+                    await reading_.puller.read(TENANT, user_id)
 
     asyncio.run(twice())
+
+
+def look_again(worker: Worker, holds: Callable[[], bool]) -> None:
+    """The worker's own rounds, until they have brought something about."""
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        worker.upkeep("sweep")
+        time.sleep(0.1)
 
 
 def grants_of(base: Base, user_id: str) -> list[Any]:
@@ -216,11 +229,12 @@ def test_the_nightly_round_goes_on_where_a_killed_worker_left_it(
                 return await real(tenant, user_id, **more)
 
             monkeypatch.setattr(reading_.puller, "read", noted)
-            await reading_.begin_reconcile()
-            await reading_.reconcile()
+            rounds = TenantRounds(base, reading_, intake_of(base), tell=lambda _: None)
+            await rounds.begin_night()
+            await rounds.reconcile(TENANT)
 
-    monkeypatch.setattr(pulling, "_SLICE", 0.0)  # a checkpoint after each user
-    monkeypatch.setattr(pulling, "_LEASE", timedelta(0))
+    monkeypatch.setattr(rounds_, "_SLICE", 0.0)  # a checkpoint after each user
+    monkeypatch.setattr(rounds_, "_LEASE", timedelta(0))
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(night(dies_after=4))
     assert read == users[:4]
@@ -244,6 +258,8 @@ def test_a_vanished_user_waits_for_the_operator_where_auth0_cannot_be_asked(stag
     (waiting,) = evergrant("erasure", "waiting")
     assert (waiting["user_id"], waiting["grants"]) == (rosa, 1)
     assert notices(base) == ["user_missing"]
+    assert "erasure waiting" not in json.dumps(evergrant("doctor"))
+    change(base, GrantRow, withheld_at=datetime.now(UTC) - timedelta(hours=2))
     assert "erasure waiting" in json.dumps(evergrant("doctor"))
     evergrant("tokens", "get", rosa, GOOGLE, code=3)
     (grant,) = grants_of(base, rosa)
@@ -264,6 +280,9 @@ def test_the_night_looks_again_and_ends_it_once_auth0_can_be_asked(stage, base, 
     stage.do("delete_user", user_id=rosa)
     vanish(base, rosa)
     assert grants_of(base, rosa)[0].withheld == "user_missing"
+    time.sleep(1.6)
+    vanish(base, rosa)
+    assert grants_of(base, rosa)[0].state == "active"
     stage.do("clear_faults")
     vanish(base, rosa)
     assert grants_of(base, rosa)[0].state == "tombstoned"
@@ -421,7 +440,11 @@ def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
 
     stage.do("delete_user", user_id=rosa)
     vanish(base, rosa)
-    assert grants_of(base, rosa)[0].state == "tombstoned"
+    assert grants_of(base, rosa)[0].state == "active"
+    assert "end after the quiet time" in json.dumps(evergrant("doctor"))
+    evergrant("tokens", "get", rosa, GOOGLE, code=3)
+    evergrant("erasure", "show", rosa, code=3)
+    look_again(worker, lambda: grants_of(base, rosa)[0].state == "tombstoned")
     evergrant("tokens", "get", rosa, GOOGLE, code=1)
     GrantTable(base.engine, base.vault(), base.clock).add_candidate(grant.id, "rt-late")
     assert worker.upkeep("revocations") == {"revoked": 2}  # a late answer's token too
@@ -444,12 +467,15 @@ def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
     evergrant("sync", "users")
     assert is_gone()
     receipt = evergrant("erasure", "show", str(grant.id))
+    assert receipt == evergrant("erasure", "show", rosa)
     assert [entry["what"] for entry in receipt] == [
+        "withheld",
         "tombstoned",
         "revocation",
         "revocation",
         "erased",
     ]
+    assert receipt[1]["quiet_seconds"] >= 1
     assert receipt[-1]["keys_destroyed"]
     assert grants_of(base, emil)[0].state == "active"
 
@@ -459,6 +485,8 @@ def test_linking_two_users_ends_nothing(stage, base, evergrant, worker):
     evergrant("sync", "users")
     (grant,) = grants_of(base, emil)
     stage.do("link", primary=rosa, secondary=emil)
+    vanish(base, emil)
+    time.sleep(1.6)
     vanish(base, emil)
     assert worker.upkeep("revocations") == {}
     assert grants_of(base, emil) == []

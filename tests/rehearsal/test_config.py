@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker import settings
+from worker.auth0.budget import PLANS
+from worker.rehearsal import PLANS as REHEARSED
 from worker.rehearsal import RunningStage, write_config
 
 
@@ -17,3 +19,7 @@ def test_the_product_reads_what_the_stage_wrote(stage: RunningStage, tmp_path: P
     assert tenant.base_url == stage.base_url
     assert tenant.client_id == stage.stage.settings.client_id
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_plan_of_the_product_can_be_played() -> None:
+    assert set(REHEARSED) - {"unlimited"} == set(PLANS)

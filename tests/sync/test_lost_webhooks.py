@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Deaf:
         self.stage, self.world, self.clock = stage, world, world.clock
         self.notices: list[Notice] = []
         self.buried: list[str] = []
+        self.withheld: list[str] = []
         facts = TenantFacts(name="acme", own_client_id=stage.stage.settings.client_id,
                             auth0_name=auth0_name_of(stage.stage.settings.domain))  # fmt: skip
         self.inbox = InboxRepository(world.engine)
@@ -66,7 +67,7 @@ class Deaf:
         )  # fmt: skip
         departures = Departures(
             {"acme": world.api}, findings=world.findings, pull=world.puller, bury=self._bury,
-            withhold=self._bury, offload=in_place,
+            withhold=self._withhold, clock=self.clock, offload=in_place,
         )  # fmt: skip
         self.processor = Processor(
             inbox=self.inbox,
@@ -103,7 +104,11 @@ class Deaf:
     async def _polled(self) -> dict[str, int]:
         return {"acme": await self.poll.once("acme")}
 
-    async def _bury(self, tenant: str, user_id: str) -> None:
+    async def _withhold(self, tenant: str, user_id: str) -> datetime:
+        self.withheld.append(user_id)
+        return self.clock.now()
+
+    async def _bury(self, tenant: str, user_id: str, told: Any) -> None:
         self.buried.append(user_id)
 
 
@@ -163,7 +168,7 @@ async def test_a_login_a_block_and_a_deletion_are_acted_on_within_a_quarter_of_a
     one.stage.do("delete_user", user_id=emil)
     await one.pass_time(PROMPTLY)
     assert one.pulled_since(rosa, blocked_at)
-    assert set(one.buried) == {emil}
+    assert set(one.withheld) == {emil}
 
 
 async def test_what_an_event_stream_could_not_deliver_is_fetched_without_the_log(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -130,13 +131,7 @@ async def test_a_link_that_cannot_be_looked_up_costs_nobody_his_grant(make):
         await world.pull(user_id)
     stage.do("faults", provider="auth0", profile="search_refused")
     stage.do("link", primary=first, secondary=second)
-    store = WithholdingRepository(world.engine, AuditLog("test"), outbox.add)
-
-    async def withhold(tenant: str, user_id: str) -> None:
-        store.withhold(tenant, user_id, Withheld.USER_MISSING, actor="test", now=world.clock.now())
-
-    ended = departures(world, withhold=withhold)
-    await ended("acme", second)
+    await departures(world)("acme", second)
     subject = second.partition("|")[2]
     assert (world.grant(subject).state, world.grant(subject).withheld) == ("active", "user_missing")
     await world.pull(first)  # its own event brings it
@@ -144,13 +139,20 @@ async def test_a_link_that_cannot_be_looked_up_costs_nobody_his_grant(make):
     assert stage.ledger()["total"]["revoked_by_us"] == 0
 
 
-def departures(world: World, withhold: Any = None) -> Departures:
-    async def bury(tenant: str, user_id: str) -> None:
+def departures(world: World) -> Departures:
+    store = WithholdingRepository(world.engine, AuditLog("test"), outbox.add)
+
+    async def bury(tenant: str, user_id: str, told: Any) -> None:
         assert not world.findings.of_user(tenant, user_id), "a linked identity would be buried"
+
+    async def withhold(tenant: str, user_id: str) -> datetime:
+        now = world.clock.now()
+        store.withhold(tenant, user_id, Withheld.USER_MISSING, actor="test", now=now)
+        return now
 
     return Departures(
         {"acme": world.api}, findings=world.findings, pull=world.puller, bury=bury,
-        withhold=withhold or bury, offload=in_place,
+        withhold=withhold, clock=world.clock, offload=in_place,
     )  # fmt: skip
 
 

@@ -1,55 +1,26 @@
-"""Backfill, reconcile, the log poll, and users who are gone."""
+"""Backfill, reconcile, diff, and the log poll."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.auth0.fakes import in_place
 from tests.clock import T0
+from tests.sync.search import Search
 from tests.sync.world import ROSA, World, identity
 from worker.auth0 import Priority
-from worker.domain.errors import ConfigurationError, PermanentError, TransientError
+from worker.domain.errors import ConfigurationError, PermanentError
 from worker.store.comparing import Comparison
-from worker.sync import Backfill, Departures, Diff, LogPoll, Reconcile
+from worker.sync import Backfill, Diff, LogPoll, Reconcile
 from worker.sync.backfill import FileCheckpoint
 
 
 @pytest.fixture
 def world(sqlite_engine, vault) -> World:
     return World(sqlite_engine, vault)
-
-
-class Search:
-    """Auth0's user search: sorted by creation, a thousand hits of a query at most."""
-
-    def __init__(self, world: World, users: list[tuple[str, str]]) -> None:
-        self.users, self.asked = users, 0
-        handle = world.auth0._handle
-        world.api._http = httpx.AsyncClient(
-            transport=httpx.MockTransport(lambda r: self.answer(r) or handle(r))
-        )
-
-    def answer(self, request: httpx.Request) -> httpx.Response | None:
-        if request.url.path != "/api/v2/users":
-            return None
-        self.asked += 1
-        query, page = request.url.params["q"], int(request.url.params["page"])
-        if page >= 10:  # as Auth0 does past the thousandth hit
-            return httpx.Response(400, json={"errorCode": "invalid_paging"})
-        hits = [
-            {"user_id": u, "created_at": at} for u, at in self.users if self.matches(u, at, query)
-        ]
-        return httpx.Response(200, json=hits[page * 100 : page * 100 + 100])
-
-    @staticmethod
-    def matches(user_id: str, at: str, query: str) -> bool:
-        if query.startswith("identities.user_id:"):
-            return user_id in ("auth0|primary",)
-        return at >= query.removeprefix("created_at:[").partition(" TO")[0]
 
 
 class Reader:
@@ -263,96 +234,3 @@ async def test_a_missing_log_scope_is_said(world):
     world.auth0.on("/logs", (403, {"errorCode": "insufficient_scope"}))
     with pytest.raises(ConfigurationError):
         await poll(world, Fed()).once("acme")
-
-
-# ------------------------------------------------------------------ gone, or elsewhere
-
-
-async def test_linking_a_user_away_does_not_end_his_grants(world):
-    world.user(identity())
-    await world.pull()
-    Search(world, [("auth0|primary", "2026"), (ROSA, "2026")])
-    world.user(identity(), user_id="auth0|primary", logins=3)
-    world.no_user()
-    buried = Buried(world)
-    await departures(world, buried)("acme", ROSA)
-    assert world.grant().user_id == "auth0|primary"
-    assert buried.keys == []
-
-
-async def test_a_deleted_users_grants_end(world):
-    world.user(identity())
-    await world.pull()
-    Search(world, [])
-    buried = Buried(world)
-    await departures(world, buried)("acme", ROSA)
-    assert buried.keys == ["1"]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        pytest.param((400, {"errorCode": "invalid_query_string"}), id="refused"),
-        pytest.param((403, {"errorCode": "insufficient_scope"}), id="not allowed"),
-        pytest.param((200, []), id="blind: it finds nobody at all, though we know of others"),
-    ],
-)
-async def test_two_404s_alone_revoke_nothing_where_the_search_cannot_be_asked(world, answer):
-    """He may have been linked to somebody else; what is revoked does not come back."""
-    world.user(identity("rt-b", user_id="2"), user_id="google-oauth2|2")
-    await world.pull("google-oauth2|2")
-    world.user(identity())
-    await world.pull()
-    world.auth0.on("/users", answer)
-    buried = Buried(world)
-    await departures(world, buried)("acme", ROSA)
-    assert (buried.keys, buried.withheld) == ([], ["1"])
-
-
-async def test_a_search_that_finds_others_by_identity_is_believed_when_it_finds_nobody(world):
-    world.user(identity())
-    await world.pull()
-    found = (200, [{"user_id": "google-oauth2|2", "created_at": "2026"}])
-    world.auth0.on("/users", (200, []), found, found)
-    buried = Buried(world)
-    ended = departures(world, buried)
-    await ended("acme", ROSA)
-    assert (buried.keys, buried.withheld) == (["1"], [])
-    asked = len(world.auth0.paths)
-    world.auth0.on("/users", (200, []))
-    await ended("acme", ROSA)
-    assert len(world.auth0.paths) == asked + 1  # it is proven once
-
-
-async def test_an_index_that_still_lists_the_user_is_asked_again_later(world):
-    """It has not heard of the link either."""
-    world.user(identity())
-    await world.pull()
-    world.auth0.on("/users", (200, [{"user_id": ROSA, "created_at": "2026"}]))
-    buried = Buried(world)
-    with pytest.raises(TransientError):
-        await departures(world, buried)("acme", ROSA)
-    assert (buried.keys, buried.withheld) == ([], [])
-
-
-class Buried:
-    """What would be ended, or withheld: the grants that still point at the user."""
-
-    def __init__(self, world: World) -> None:
-        self.world, self.keys, self.withheld = world, [], []
-
-    async def __call__(self, tenant: str, user_id: str) -> None:
-        self.keys += self._left(tenant, user_id)
-
-    async def withhold(self, tenant: str, user_id: str) -> None:
-        self.withheld += self._left(tenant, user_id)
-
-    def _left(self, tenant: str, user_id: str) -> list[str]:
-        return [key.identity_user_id for key in self.world.findings.of_user(tenant, user_id)]
-
-
-def departures(world: World, buried: Buried) -> Departures:
-    return Departures(
-        {"acme": world.api}, findings=world.findings, pull=world.puller, bury=buried,
-        withhold=buried.withhold, offload=in_place,
-    )  # fmt: skip

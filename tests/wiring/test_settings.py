@@ -56,6 +56,13 @@ def test_a_tenant_of_the_file_keeps_its_secret_elsewhere(read):
     assert settings.tenants["acme"].client_secret == Secret("s3cret")
 
 
+@pytest.mark.parametrize("name", ["EVERGRANT_DELETION_QUIET", "EVERGRANT_DELETION_CONFIRM"])
+def test_what_cannot_be_undone_is_not_done_in_haste(read, name):
+    with pytest.raises(ConfigurationError, match="at least"):
+        read(**{name: "10"})
+    assert read(**{name: "10", "EVERGRANT_ALLOW_LOOPBACK": "1"})
+
+
 def test_a_value_may_stand_in_a_file_beside_the_configuration(read, tmp_path):
     (tmp_path / "key.pem").write_text("PEM\n")
     settings = read(

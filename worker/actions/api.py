@@ -156,9 +156,10 @@ class Api:
         return name is not None and await self._pulls.connection(self._event.tenant, name)
 
     async def drop_user(self, user_id: str | None = None) -> bool:
-        """End the user's grants, if Auth0 says twice, some time apart, that the user is gone.
+        """Stop handing out a user's tokens, if Auth0 says twice, some time apart, that he is gone.
 
-        True: they are ended. False: the user lives, and was read anew. Between the two reads the
+        True: it is stopped; his grants are ended after a quiet time, if he is not found under
+        another user until then. False: the user lives, and was read anew. Between the two reads the
         handler is run again later; nothing before this call should be repeated blindly.
         """
         tenant, user_id = self._event.tenant, user_id or self._event.user_id

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from worker.actions import Action, Collaborators, Registry, bind, built_in
+from worker.actions import Settings as Times
 from worker.bootstrap.base import Base
 from worker.bootstrap.pulling import Reading
 from worker.domain.event import Event
@@ -59,6 +60,7 @@ def registry_of(
             clock=base.clock,
             offload=base.offload,
         ),
+        settings=Times(confirm_deletion_after=base.settings.deletion_confirm),
     )
 
 

@@ -13,10 +13,11 @@ from worker.auth0 import open_client
 from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.ending import reach_of, tombstones_of
-from worker.bootstrap.following import EVERY_LOG, EVERY_ROUND, EVERY_STREAM, Following, Rounds
+from worker.bootstrap.following import Following
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.right_keyring import refuse_foreign_keys
+from worker.bootstrap.rounds import TenantRounds
 from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
 from worker.bootstrap.tick import SelfSweep
@@ -53,8 +54,6 @@ JOBS: Mapping[str, timedelta | None] = {
     "anchor": timedelta(minutes=10),
     "purge": timedelta(hours=1),
     "warn": timedelta(hours=6),  # of ends that no renewal moves: a week ahead, mostly
-    "poll_logs": None,  # these two: see `bootstrap.following`
-    "watch_streams": None,
     "reconcile": None,  # nightly, see EVERGRANT_RECONCILE_HOUR
 }
 ANCHORS = "audit.anchors"  # in the data directory
@@ -135,6 +134,7 @@ class _Parts:
         self._dispatcher = self._dispatching(intake)
         self._revoker = self._revoking()
         self._watch = self._watch_of_our_own()
+        self._rounds = TenantRounds(base, self._reading, intake, tell=self._tell)
         self.jobs: Mapping[str, Job] = {
             "outbox": self.notices,
             "sweep": self._swept,
@@ -143,12 +143,10 @@ class _Parts:
             "anchor": self._anchored,
             "purge": self._purged,
             "warn": self._warned,
-            "poll_logs": lambda: self._reading.poll_logs(intake),
-            "watch_streams": self._reading.stream_watch(intake, self._tell),
-            "reconcile": self._reconciled,
+            "reconcile": self._rounds.begin_night,  # hours long, so they run beside the tasks
         }
         self._following = Following(
-            self._rounds(intake),
+            dict(self._rounds.all()),
             take=HintRepository(base.engine).take,
             clock=base.clock,
             offload=base.offload,
@@ -197,26 +195,10 @@ class _Parts:
         await self._http.aclose()
         self._publisher.close()
 
-    async def _reconciled(self) -> Counts:
-        """The night's rounds are hours long, so they run beside the tasks: see `_rounds`."""
-        return await self._reading.begin_reconcile()
-
     async def _swept(self) -> Counts:
         (self._base.settings.data_dir / ALIVE).touch()
         await self._following.begin()
         return await self._engine.sweep()
-
-    def _rounds(self, intake: Intake) -> Rounds:
-        rounds = dict(self._reading.event_rounds(intake, self._events_lost))
-        rounds["reconcile"] = EVERY_ROUND, self._reading.reconcile
-        if self._base.settings.poll_logs:
-            rounds["poll_logs"] = EVERY_LOG, self.jobs["poll_logs"]
-            rounds["watch_streams"] = EVERY_STREAM, self.jobs["watch_streams"]
-        return rounds
-
-    async def _events_lost(self, tenant: str) -> None:
-        """Only reading every user finds what they told of; now, and not at night."""
-        await self._reading.begin_reconcile(tenant)
 
     def _tell(self, told: Sequence[Notice]) -> None:
         self._notices.tell(told, now=self._base.clock.now())

@@ -22,6 +22,7 @@ from worker.auth0.scopes import (
     missing_useful_scopes,
 )
 from worker.bootstrap.base import Base, Role, open_base
+from worker.bootstrap.departing import LOOK_AGAIN
 from worker.bootstrap.pulling import apis_of, credentials_of
 from worker.cli.audit import problems_of
 from worker.cli.providers import connection_rows
@@ -324,14 +325,21 @@ def _users(base: Base) -> Iterator[Finding]:
     """Users whose grants are handed to nobody."""
     store = WithholdingRepository(base.engine, base.audit, outbox.add)
     for tenant in base.settings.tenants:
+        overdue = base.clock.now() - base.settings.deletion_quiet - LOOK_AGAIN
         missing = store.users(tenant, Withheld.USER_MISSING)
-        if missing:
+        undecided = [user for user in missing if user.since < overdue]
+        if len(missing) > len(undecided):
+            told = f"{len(missing) - len(undecided)} users have gone, and end after the quiet time"
+            yield Finding(f"tenant {tenant}", Status.OK, told)
+        if undecided:
             yield Finding(
-                f"tenant {tenant}", Status.WARN, f"Auth0 no longer knows {len(missing)} users, and"
-                " its search by identity cannot be asked whether they were linked to others; their"
-                " tokens are kept, and handed to nobody",
+                f"tenant {tenant}",
+                Status.WARN,
+                f"Auth0 no longer knows {len(undecided)} users, and its search by identity cannot"
+                " be asked whether they were linked to others; their tokens are kept, and handed"
+                " to nobody",
                 "`evergrant erasure waiting`, then `evergrant erasure confirm USER`",
-            )  # fmt: skip
+            )
         blocked = len(store.users(tenant, Withheld.USER_BLOCKED))
         if blocked:
             told = f"the tokens of {blocked} blocked users are handed to nobody"

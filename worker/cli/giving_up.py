@@ -29,23 +29,41 @@ erasure = typer.Typer(help="What became of grants that were given up.", no_args_
 
 @erasure.command()
 def show(
-    grant_id: Annotated[str, typer.Argument(help="Its id, as `grants list` shows it.")],
+    subject: Annotated[
+        str, typer.Argument(metavar="GRANT|USER", help="A grant's id, or an Auth0 user's.")
+    ],
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
-    """The receipt: when it ended here, what the provider said, when the keys were destroyed."""
+    """The receipt: when nothing was handed out any more, when it ended here and after what wait,
+    what the provider said, when the keys were destroyed.
+
+    Example: evergrant erasure show 'google-oauth2|1077'
+    """
     with context.opened() as base:
-        grant = context.grant_of(base, grant_id)
-        entries = _tombstones(base).receipt(grant.id)
-    if not entries:
-        raise NotFoundError(f"grant {grant_id} was never given up; it is {grant.state}")
+        store = _tombstones(base)
+        grants = _grants_of(base, store, subject, tenant)
+        receipts = [(grant, entry) for grant in grants for entry in store.receipt(grant)]
+    if not receipts:
+        raise NotFoundError(f"no grant of {subject} was given up; `evergrant grants list` shows it")
     rows: list[dict[str, Any]] = [
-        {"at": entry.at, "what": entry.verb, "by": entry.actor, **(entry.detail or {})}
-        for entry in entries
-    ]
+        {"grant": grant, "at": entry.at, "what": entry.verb, "by": entry.actor,
+         **(entry.detail or {})}
+        for grant, entry in receipts
+    ]  # fmt: skip
     if as_json:
         print_json(rows)
         return
-    print_table(rows, ["at", "what", "outcome", "code", "by_hand", "by"], empty="")
+    several = ["grant"] if len(grants) > 1 else []
+    columns = ["at", "what", "why", "outcome", "code", "by_hand", "by"]
+    print_table(rows, [*several, *columns], empty="")
+    for row in rows:
+        if "quiet_seconds" in row:
+            out.print(
+                f"ended after {row['quiet_seconds']} s of handing out nothing, as Auth0 still knew"
+                " no such user and found his identities under no other"
+            )
+            break
 
 
 @erasure.command()
@@ -73,17 +91,25 @@ def report(
 def waiting(tenant: Tenant = None, as_json: Json = False) -> None:
     """Users whom Auth0 no longer knows, and who may have been linked to another: you decide.
 
-    Their grants are kept and renewed, and handed to nobody. If you know to whom one was linked,
-    pull that user (`evergrant sync users --ids -`); if he is deleted, `evergrant erasure confirm`.
+    Their grants are kept and renewed, and handed to nobody. After the quiet time Auth0 is asked
+    once more; where it can tell that nobody has their identities, they end by themselves. If you
+    know to whom one was linked, pull that user (`evergrant sync users --ids -`); if he is deleted,
+    `evergrant erasure confirm`.
     """
     with context.opened() as base:
         store = WithholdingRepository(base.engine, base.audit, outbox.add)
         names = [context.tenant_of(base, tenant)] if tenant else list(base.settings.tenants)
-        rows = [asdict(one) for name in names for one in store.users(name, Withheld.USER_MISSING)]
+        quiet = base.settings.deletion_quiet
+        rows = [
+            {**asdict(one), "asked_again": one.since + quiet}
+            for name in names
+            for one in store.users(name, Withheld.USER_MISSING)
+        ]
     if as_json:
         print_json(rows)
         return
-    print_table(rows, ["tenant", "user_id", "grants", "since"], empty="nobody waits")
+    columns = ["tenant", "user_id", "grants", "since", "asked_again"]
+    print_table(rows, columns, empty="nobody waits")
 
 
 @erasure.command()
@@ -107,7 +133,10 @@ def confirm(
             try:
                 await reading.puller.read(name, user_id)
             except NotFoundError:
-                return await reading.bury(name, user_id, actor=context.operator())
+                told = {"confirmed_by": context.operator()}
+                return await reading.departing.bury(
+                    name, user_id, actor=context.operator(), told=told
+                )
         raise ConfigurationError(f"Auth0 knows {user_id}: nothing is erased", code="user_exists")
 
     if not (yes or as_json):
@@ -117,6 +146,16 @@ def confirm(
         print_json({"user": user_id, "grants": [str(grant) for grant in buried]})
         return
     out.print(f"{len(buried)} grants are being revoked; the receipt: evergrant erasure show ID")
+
+
+def _grants_of(
+    base: Base, store: TombstoneRepository, subject: str, tenant: str | None
+) -> Sequence[GrantId]:
+    """Of a grant's id that one; of a user's id all that point at him."""
+    if "|" not in subject:
+        return [context.grant_of(base, subject).id]
+    names = [context.tenant_of(base, tenant)] if tenant else list(base.settings.tenants)
+    return [grant for name in names for grant in store.of_user(name, subject)]
 
 
 def _tombstones(base: Base) -> TombstoneRepository:

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from worker.cli.output import Json, out, print_json
-from worker.rehearsal import Stage, StageClient, StageSettings, serve, webhooks, write_config
+from worker.domain.errors import ConfigurationError
+from worker.rehearsal import (
+    PLANS,
+    Stage,
+    StageClient,
+    StageSettings,
+    serve,
+    webhooks,
+    write_config,
+)
 
 
 def rehearsal(
@@ -35,6 +44,8 @@ def rehearsal(
 
     Example: evergrant rehearsal --lifetime 30 --send-to http://127.0.0.1:8377
     """
+    if plan not in PLANS:
+        raise ConfigurationError(f"--plan {plan!r} is not one of {', '.join(PLANS)}")
     settings = StageSettings(lifetimes={"*": lifetime} if lifetime else {}, plan=plan, seed=seed)
 
     def ready(stage: Stage) -> None:

@@ -77,8 +77,8 @@ def may_see(key: ApiKey, held: HeldGrant) -> bool:
 
 _WITHHELD = {
     Withheld.USER_MISSING: (
-        "renewed, but handed to nobody: Auth0 knows no such user, and could not tell whether he is "
-        "deleted or linked to another; `evergrant erasure waiting`"
+        "renewed, but handed to nobody: Auth0 knows no such user; he is deleted, or linked to "
+        "another. Ended after the quiet time, if Auth0 can tell; `evergrant erasure waiting`"
     ),
     Withheld.USER_BLOCKED: "renewed, but handed to nobody while Auth0 has the user blocked",
 }

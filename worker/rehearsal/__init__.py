@@ -11,6 +11,7 @@ Evergrant only the webhook addresses it is told. Only `worker.cli` imports it.
         assert stage.ledger()["total"]["families_lost"] == 0
 """
 
+from .buckets import PLANS
 from .config import config_of, environment, webhooks, write_config
 from .profiles import Profile, load_profiles, profiles
 from .serving import ControlError, RunningStage, StageClient, rehearsal, serve
@@ -19,6 +20,7 @@ from .world import CONNECTIONS, ConnectionSpec
 
 __all__ = [
     "CONNECTIONS",
+    "PLANS",
     "ConnectionSpec",
     "ControlError",
     "Profile",

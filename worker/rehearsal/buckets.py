@@ -31,7 +31,14 @@ PLANS: Mapping[str, Mapping[str, Rule]] = {
         "logs": Rule(10, 100 / 60),
     },
     "enterprise": {"": Rule(50, 16)},
-    "enterprise-dev": {"": Rule(10, 2)},
+    "enterprise-nonproduction": {"": Rule(10, 2)},
+    "private-dev": {"": Rule(20, 20)},
+    "private-1x": {"": Rule(50, 50)},
+    "private-5x": {"": Rule(250, 250)},
+    "private-15x": {"": Rule(750, 750)},
+    "private-30x": {"": Rule(1500, 1500)},
+    "private-60x": {"": Rule(3000, 3000)},
+    "private-100x": {"": Rule(5000, 5000)},
     "unlimited": {},
 }
 

@@ -143,8 +143,9 @@ class ManagementApi:
 
     def _users(self, request: Request, scopes: frozenset[str]) -> Response:
         _demand(scopes, "read:users")
+        now = self.tenant.now()
         terms = parsed(request.query_params.get("q", ""))
-        found = [user for user in self.tenant.users.values() if matches(user, terms)]
+        found = [user for user in self.tenant.users.values() if matches(user, terms, now=now)]
         field, _, order = request.query_params.get("sort", "created_at:1").partition(":")
         found.sort(
             key=lambda user: (getattr(user, field, None) or 0, user.user_id), reverse=order == "-1"

@@ -35,8 +35,9 @@ def parsed(query: str) -> list[Term]:
     return [_term(text) for text in re.split(r"\s+AND\s+", query.strip()) if text]
 
 
-def matches(user: User, terms: list[Term]) -> bool:
-    return all(_meets(user, term) for term in terms)
+def matches(user: User, terms: list[Term], *, now: float) -> bool:
+    """As the index has the user at `now`: what was linked a moment ago is not in it yet."""
+    return all(_meets(user, term, now) for term in terms)
 
 
 def _term(text: str) -> Term:
@@ -54,8 +55,8 @@ def _term(text: str) -> Term:
     )
 
 
-def _meets(user: User, term: Term) -> bool:
-    for value in _values(user, term.field):
+def _meets(user: User, term: Term, now: float) -> bool:
+    for value in _values(user, term.field, now):
         if term.value is not None:
             if value == term.value:
                 return True
@@ -73,10 +74,11 @@ def _in_range(value: str, term: Term) -> bool:
     return above and below
 
 
-def _values(user: User, field: str) -> list[str]:
+def _values(user: User, field: str, now: float) -> list[str]:
     if field in ("identities.connection", "identities.user_id"):
         name = field.partition(".")[2]
-        return [getattr(identity, name) for identity in user.identities]
+        known = [identity for identity in user.identities if identity.searchable_at <= now]
+        return [getattr(identity, name) for identity in known]
     value = getattr(user, field, None) if field in _FIELDS else None
     if isinstance(value, float):
         return [iso(value)]

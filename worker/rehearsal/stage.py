@@ -41,6 +41,7 @@ class StageSettings:
             profile's own, so the provider's real one.
         profiles: behaviours besides, or in place of, those that ship.
         visible_after_s: delay between the post-login Action's call and the tokens being readable.
+        index_delay_s: delay between a link and its being found by the user search.
         keeps_refresh_token: a login without a refresh token leaves the stored one in place.
         log_reads: reads that return a secret are logged (and streamed) as `mgmt_api_read`.
         pace: scales the senders' waiting times.
@@ -57,6 +58,7 @@ class StageSettings:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     lifetimes: Mapping[str, float] = field(default_factory=dict)
     visible_after_s: float = 0.0
+    index_delay_s: float = 0.0
     keeps_refresh_token: bool = False
     log_reads: bool = True
     pace: float = 1.0
@@ -89,6 +91,7 @@ class Stage:
             emit=self._emit,
             on_login=self._call_action,
             visible_after_s=settings.visible_after_s,
+            index_delay_s=settings.index_delay_s,
             keeps_refresh_token=settings.keeps_refresh_token,
         )
         application = Application(

@@ -28,6 +28,7 @@ class Tenant:
         on_login: receives the body of the post-login Action's call, before the login completes.
         visible_after_s: how long after the Action's call the new tokens can be read. That Actions
             run before the login completes is documented; the delay is the rehearsal's.
+        index_delay_s: how long after a link the search, which is eventually consistent, shows it.
         keeps_refresh_token: whether a login that brings no refresh token leaves the stored one in
             place. Auth0 does not say; False is the harder case.
     """
@@ -41,6 +42,7 @@ class Tenant:
         emit: Emit,
         on_login: Callable[[Record], None],
         visible_after_s: float = 0.0,
+        index_delay_s: float = 0.0,
         keeps_refresh_token: bool = False,
     ) -> None:
         self.domain = domain
@@ -49,8 +51,9 @@ class Tenant:
         self.connections: dict[str, Connection] = {}  # by name
         self._accounts: dict[tuple[str, str], str] = {}  # (connection, subject) → user id
         self.visible_after_s = visible_after_s
+        self.index_delay_s = index_delay_s
         self.keeps_refresh_token = keeps_refresh_token
-        self._clock = clock
+        self.now = self._clock = clock
         self._random = random_
         self._emit = emit
         self._on_login = on_login
@@ -163,6 +166,7 @@ class Tenant:
         """The secondary's identity moves under the primary; the secondary user is no more."""
         first, second = self.user(primary), self.user(secondary)
         for identity in second.identities:
+            identity.searchable_at = self._clock() + self.index_delay_s
             identity.profile_data = {"email": second.email, "name": second.name}
             self._accounts[identity.connection, identity.user_id] = primary
             first.identities.append(identity)
@@ -188,7 +192,7 @@ class Tenant:
             if (identity.connection, identity.user_id) == (connection, subject)
         )
         user.identities.remove(moved)
-        moved.profile_data = None
+        moved.profile_data, moved.searchable_at = None, 0.0
         fresh = self._new_user(via, subject, "")
         fresh.identities = [moved]
         path = f"/api/v2/users/{primary}/identities/{moved.provider}/{subject}"

@@ -29,6 +29,7 @@ class Identity:
     refresh_token: str | None = field(default=None, repr=False)
     expires_in: int | None = None
     profile_data: Record | None = None
+    searchable_at: float = 0.0  # the index shows a link late
 
     def as_json(self, *, tokens: bool) -> Record:
         body: Record = {

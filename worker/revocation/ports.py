@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -41,7 +41,14 @@ class Tombstones(Protocol):
     """Each call is one transaction with its audit. Raises: TransientError, the store is away."""
 
     def bury(
-        self, selection: Selection, *, why: str, actor: str, now: datetime, user_gone: bool = False
+        self,
+        selection: Selection,
+        *,
+        why: str,
+        actor: str,
+        now: datetime,
+        user_gone: bool = False,
+        told: Mapping[str, object] | None = None,
     ) -> Sequence[GrantId]:
         """From the commit on nothing of these is served or spent (I14). Returns the new ones."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from worker.domain.burial import Selection
 from worker.domain.grant import GrantId
@@ -11,7 +11,7 @@ from worker.revocation.ports import Tombstones
 
 
 class UserErasure:
-    """Called only once the deletion is certain: a 404 read back twice (I22)."""
+    """Called only once the deletion is certain: 404s before and after a quiet time (I22)."""
 
     def __init__(self, *, tombstones: Tombstones, clock: Clock, offload: Offload) -> None:
         self._tombstones = tombstones
@@ -19,7 +19,12 @@ class UserErasure:
         self._offload = offload
 
     async def erase(
-        self, tenant: str, user_id: str, *, actor: str = "worker:events"
+        self,
+        tenant: str,
+        user_id: str,
+        *,
+        actor: str = "worker:events",
+        told: Mapping[str, object] | None = None,
     ) -> Sequence[GrantId]:
         """Bury all grants of the user; a pull that began before the deletion never merges."""
         return await self._offload(
@@ -29,4 +34,5 @@ class UserErasure:
             actor=actor,
             now=self._clock.now(),
             user_gone=True,
+            told=told,
         )

@@ -172,6 +172,16 @@ class Settings(_Table):
         default=timedelta(seconds=60),
         description="seconds between the two refusals that end a grant; less only in rehearsals",
     )
+    deletion_confirm: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(seconds=30),
+        description="seconds between the two looks that find a deleted user gone, after which "
+        "nothing of his is handed out",
+    )
+    deletion_quiet: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
+        default=timedelta(hours=1),
+        description="seconds from then until his grants are revoked and their keys destroyed, if "
+        "a third look says the same",
+    )
     log_format: Literal["json", "console"] = Field(
         default="console", description="`json` for machines"
     )
@@ -236,6 +246,14 @@ class Settings(_Table):
     def _a_grant_is_not_given_up_in_haste(self) -> Settings:
         if self.confirm_after < timedelta(seconds=60) and not self.allow_loopback:
             raise ValueError("confirm_after: at least 60 seconds lie between two refusals")
+        return self
+
+    @model_validator(mode="after")
+    def _what_cannot_be_undone_is_not_done_in_haste(self) -> Settings:
+        least = {"deletion_confirm": timedelta(seconds=20), "deletion_quiet": timedelta(minutes=5)}
+        for name, length in least.items():
+            if getattr(self, name) < length and not self.allow_loopback:
+                raise ValueError(f"{name}: at least {length.total_seconds():g} seconds")
         return self
 
     @property

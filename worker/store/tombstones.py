@@ -7,7 +7,7 @@ arrives late finds the place free).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -66,12 +66,20 @@ class TombstoneRepository:
         self._add_notices = add_notices
 
     def bury(
-        self, selection: Selection, *, why: str, actor: str, now: datetime, user_gone: bool = False
+        self,
+        selection: Selection,
+        *,
+        why: str,
+        actor: str,
+        now: datetime,
+        user_gone: bool = False,
+        told: Mapping[str, object] | None = None,
     ) -> Sequence[GrantId]:
         """Tombstone what is selected and not gone yet.
 
         The fence rises, so that an exchange under way keeps its answer as a candidate, where the
         revoker finds it (C20). `user_gone`: a pull that began before never merges either.
+        `told`: what the receipt is to tell besides.
         """
         with writing(self._engine) as connection:
             rows = connection.execute(
@@ -90,7 +98,8 @@ class TombstoneRepository:
             ).all()
             if user_gone and selection.user_id is not None:
                 _raise_pull_fence(connection, selection.tenant, selection.user_id)
-            self._tell(connection, rows, why=why, actor=actor, now=now)
+            detail = {"why": why, **(told or {})}
+            self._tell(connection, rows, detail=detail, actor=actor, now=now)
         return [GrantId(row.id) for row in rows]
 
     def ready(self, now: datetime, limit: int) -> Sequence[Buried]:
@@ -140,7 +149,10 @@ class TombstoneRepository:
                 self._audit.append(connection, records)
 
     def receipt(self, grant: GrantId) -> Sequence[AuditRecord]:
-        """What was done, oldest first: the erasure receipt is read from the audit itself."""
+        """What was done, oldest first: the erasure receipt is read from the audit itself.
+
+        Empty as long as the grant has not been given up.
+        """
         asked = (
             select(*_ENTRY)
             .where(AuditRow.grant_id == grant, AuditRow.verb.in_(_RECEIPT_VERBS))
@@ -148,12 +160,20 @@ class TombstoneRepository:
         )
         with reading(self._engine) as reader:
             rows = reader.execute(asked).all()
+        if all(row.verb == "withheld" for row in rows):
+            return []
         return [
             AuditRecord(
                 at=r.at, actor=r.actor, verb=r.verb, tenant=r.tenant, grant=grant, detail=r.detail
             )
             for r in rows
         ]
+
+    def of_user(self, tenant: str, user_id: str) -> Sequence[GrantId]:
+        """All grants that point at an Auth0 user, the erased ones too."""
+        mine = select(GrantRow.id).where(GrantRow.tenant == tenant, GrantRow.user_id == user_id)
+        with reading(self._engine) as reader:
+            return [GrantId(found) for found in reader.execute(mine).scalars()]
 
     def withdraw(
         self, selection: Selection, *, why: str, actor: str, now: datetime
@@ -199,7 +219,7 @@ class TombstoneRepository:
         connection: Connection,
         rows: Sequence[Any],
         *,
-        why: str,
+        detail: Mapping[str, object],
         actor: str,
         now: datetime,
     ) -> None:
@@ -210,7 +230,7 @@ class TombstoneRepository:
                 verb="tombstoned",
                 tenant=row.tenant,
                 grant=GrantId(row.id),
-                detail={"why": why},
+                detail=detail,
             )
             for row in rows
         ]
@@ -222,7 +242,7 @@ class TombstoneRepository:
                 grant=GrantId(row.id),
                 key=_key(row),
                 user_id=row.user_id,
-                reason=why,
+                reason=str(detail["why"]),
             )
             for row in rows
         ]
@@ -285,7 +305,7 @@ _CANDIDATE = (
     CandidateRow.expires_at,
 )
 _ENTRY = (AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.tenant, AuditRow.detail)
-_RECEIPT_VERBS = ("tombstoned", "revocation", "erased")
+_RECEIPT_VERBS = ("withheld", "tombstoned", "revocation", "erased")
 
 
 def _raise_pull_fence(connection: Connection, tenant: str, user_id: str) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, and_, func, literal, or_, select, update
 
 from worker.domain.grant import GrantId
 from worker.domain.held import GONE, Withheld
 from worker.domain.ports import AuditRecord, Notice
 from worker.store.engine import reading, writing
 from worker.store.handout import Audit
-from worker.store.tables import GrantRow
+from worker.store.tables import GrantRow, PullRow
 
 AddNotices = Callable[[Connection, Sequence[Notice], datetime], None]
 
@@ -74,6 +74,40 @@ class WithholdingRepository:
                 self._audit.append(connection, records)
                 self._add_notices(connection, [_notice(tenant, user_id, why, now)], now)
         return grants
+
+    def since(self, tenant: str, user_id: str, why: Withheld) -> datetime | None:
+        """Since when all of the user's grants are withheld for that; None: he has none."""
+        asked = select(func.max(GrantRow.withheld_at)).where(
+            GrantRow.tenant == tenant,
+            GrantRow.user_id == user_id,
+            GrantRow.withheld == why.value,
+            _LIVING,
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(asked).scalar_one()
+
+    def unseen(
+        self, tenant: str, why: Withheld, *, since: datetime, looked: datetime, limit: int
+    ) -> Sequence[str]:
+        """Users withheld no later than `since` and not read after `looked`; longest first."""
+        subject = literal("user:") + GrantRow.user_id
+        unread = or_(PullRow.pulled_at.is_(None), PullRow.pulled_at < looked)
+        asked = (
+            select(GrantRow.user_id)
+            .outerjoin(PullRow, and_(PullRow.tenant == tenant, PullRow.subject == subject))
+            .where(
+                GrantRow.tenant == tenant,
+                GrantRow.withheld_at <= since,
+                GrantRow.withheld == why.value,
+                _LIVING,
+                unread,
+            )
+            .group_by(GrantRow.user_id)
+            .order_by(func.min(GrantRow.withheld_at), GrantRow.user_id)
+            .limit(limit)
+        )
+        with reading(self._engine) as connection:
+            return [user for user in connection.execute(asked).scalars() if user]
 
     def users(self, tenant: str, why: Withheld) -> Sequence[WithheldUser]:
         """Longest withheld first."""

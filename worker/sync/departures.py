@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
 from worker.auth0 import ManagementApi, Priority
 from worker.domain.errors import NotFoundError, PermanentError, TransientError
 from worker.domain.grant import GrantKey
-from worker.domain.ports import Offload, Pull
+from worker.domain.ports import Clock, Offload, Pull
 from worker.store.findings import FindingRepository
 from worker.sync.listing import EVERYBODY
 
@@ -17,8 +18,12 @@ _log = structlog.get_logger("worker.sync")
 
 _SAMPLE = 3  # users whom the search has to find by identity before its silence is believed
 
-OfUser = Callable[[str, str], Awaitable[object]]
-"""(tenant, user id): what to do with the grants that still point at the user."""
+QUIET = timedelta(hours=1)
+
+Withhold = Callable[[str, str], Awaitable[datetime]]
+"""(tenant, user id): hand out nothing of his; returns since when that is so."""
+Bury = Callable[[str, str, Mapping[str, object]], Awaitable[object]]
+"""(tenant, user id, what the receipt is to tell): end what still points at the user, for good."""
 
 
 class Departures:
@@ -26,12 +31,13 @@ class Departures:
 
     Linking makes the secondary user vanish just as deletion does; his identity is then found
     under the primary one, whose pull moves the grant's pointer. Only what still points at the
-    vanished user afterwards is ended. To end a grant is to revoke it at the provider, for good:
-    where the search cannot be asked, or finds nobody at all by his identity, nothing is ended.
+    vanished user afterwards is withheld at once, which can be undone, and ended once a quiet time
+    has passed and another look says the same. To end a grant is to revoke it at the provider, for
+    good, and the search index may show a link late: so nothing is ended in haste, and where the
+    search cannot be asked, or finds nobody at all by his identity, nothing is ended at all.
 
     Args:
-        bury: tombstone; for a user who is surely gone.
-        withhold: keep, but hand out nothing; for one who may have been linked away.
+        quiet: how long nothing is handed out before anything is ended.
     """
 
     def __init__(
@@ -40,32 +46,61 @@ class Departures:
         *,
         findings: FindingRepository,
         pull: Pull,
-        bury: OfUser,
-        withhold: OfUser,
+        bury: Bury,
+        withhold: Withhold,
+        clock: Clock,
         offload: Offload,
+        quiet: timedelta = QUIET,
     ) -> None:
         self._apis = apis
         self._findings = findings
         self._pull = pull
         self._bury = bury
         self._withhold = withhold
+        self._clock = clock
         self._offload = offload
+        self._quiet = quiet
         self._proven: set[str] = set()  # tenants whose search has found somebody by identity
 
     async def __call__(self, tenant: str, user_id: str) -> None:
-        """Call it once two reads, some time apart, found no such user.
+        """Call it once two reads, some time apart, found no such user; again after the quiet time.
 
         Raises: TransientError, also while the search index still lists the user.
         """
         try:
-            for key in await self._offload(self._findings.of_user, tenant, user_id):
-                await self._follow(key, user_id)
-            left = await self._offload(self._findings.of_user, tenant, user_id)
-            sure = not left or await self._finds_by_identity(tenant, user_id)
+            moved = await self._followed(tenant, user_id)
         except PermanentError as error:  # 400, or a scope: the question cannot be asked here
             _log.warning("identity_search_refused", tenant=tenant, code=error.code)
-            sure = False
-        await (self._bury if sure else self._withhold)(tenant, user_id)
+            await self._withhold(tenant, user_id)
+            return
+        except TransientError:
+            await self._withhold(tenant, user_id)  # two 404s are enough to hand out nothing
+            raise
+        if moved:
+            await self._bury(tenant, user_id, {})  # nothing is left; pulls under way never merge
+            return
+        since = await self._withhold(tenant, user_id)
+        waited = self._clock.now() - since
+        if waited >= self._quiet and await self._can_search(tenant, user_id):
+            receipt = {
+                "withheld_since": since.isoformat(timespec="seconds"),
+                "quiet_seconds": round(waited.total_seconds()),
+                "search": "not found under another user",
+            }
+            await self._bury(tenant, user_id, receipt)
+
+    async def _followed(self, tenant: str, user_id: str) -> bool:
+        """Reread whoever has his identities now; True: no grant points at him any more."""
+        for key in await self._offload(self._findings.of_user, tenant, user_id):
+            await self._follow(key, user_id)
+        return not await self._offload(self._findings.of_user, tenant, user_id)
+
+    async def _can_search(self, tenant: str, user_id: str) -> bool:
+        try:
+            return await self._finds_by_identity(tenant, user_id)
+        except PermanentError as error:
+            _log.warning("identity_search_refused", tenant=tenant, code=error.code)
+            return False
 
     async def _follow(self, key: GrantKey, user_id: str) -> None:
         """Reread whoever has the identity now."""

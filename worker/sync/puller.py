@@ -29,7 +29,7 @@ _log = structlog.get_logger("worker.sync")
 _OVERTAKEN_TRIES = 3
 _LOOKS = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15))
 _LOOK_AGAIN = timedelta(seconds=5)
-_CONFIRM_GONE = timedelta(seconds=20)  # between two 404s that count as two
+CONFIRM_GONE = timedelta(seconds=20)  # between two 404s that count as two
 
 
 class ConnectionShelf(Protocol):
@@ -71,6 +71,7 @@ class Puller:
         offload: Offload,
         connection_age: timedelta = timedelta(hours=1),
         on_gone: Gone | None = None,
+        confirm_gone: timedelta = CONFIRM_GONE,
         serves_blocked: Collection[str] = (),
     ) -> None:
         self._apis = apis
@@ -83,6 +84,7 @@ class Puller:
         self._offload = offload
         self._connection_age = connection_age
         self._on_gone = on_gone
+        self._confirm_gone = confirm_gone
         self._serves_blocked = frozenset(serves_blocked)
         self._one_pull: Coalesced[Merged] = Coalesced()
         self._one_read: Coalesced[ConnectionConfig | None] = Coalesced()
@@ -276,7 +278,7 @@ class Puller:
 
     async def _missed(self, begun: Begun, user_id: str) -> None:
         """Count the 404; the second one, some time after the first, says that the user is gone."""
-        too_soon = begun.last_at is not None and begun.at - begun.last_at < _CONFIRM_GONE
+        too_soon = begun.last_at is not None and begun.at - begun.last_at < self._confirm_gone
         if begun.missing and too_soon:
             return
         missing = await self._offload(self._pulls.missed, begun)

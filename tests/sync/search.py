@@ -1,0 +1,36 @@
+"""Auth0's user search, for tests of what walks through it."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.sync.world import World
+
+
+class Search:
+    """Auth0's user search: sorted by creation, a thousand hits of a query at most."""
+
+    def __init__(self, world: World, users: list[tuple[str, str]]) -> None:
+        self.users, self.asked = users, 0
+        handle = world.auth0._handle
+        world.api._http = httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda r: self.answer(r) or handle(r))
+        )
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        if request.url.path != "/api/v2/users":
+            return None
+        self.asked += 1
+        query, page = request.url.params["q"], int(request.url.params["page"])
+        if page >= 10:  # as Auth0 does past the thousandth hit
+            return httpx.Response(400, json={"errorCode": "invalid_paging"})
+        hits = [
+            {"user_id": u, "created_at": at} for u, at in self.users if self.matches(u, at, query)
+        ]
+        return httpx.Response(200, json=hits[page * 100 : page * 100 + 100])
+
+    @staticmethod
+    def matches(user_id: str, at: str, query: str) -> bool:
+        if query.startswith("identities.user_id:"):
+            return user_id in ("auth0|primary",)
+        return at >= query.removeprefix("created_at:[").partition(" TO")[0]
