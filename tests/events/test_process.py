@@ -14,6 +14,7 @@ from tests.events.payloads import (
     action_message,
     api_write,
     array,
+    cloud_event,
     jsonl,
     log,
     login,
@@ -253,6 +254,14 @@ async def test_a_login_told_by_an_action_has_a_head_start(world: World) -> None:
     world.deliver(array(action_message()), source=Source.ACTIONS)
     assert await world.work() == {}
     world.clock.advance(3)
+    assert await world.work() == {"done": 1}
+
+
+async def test_what_an_event_streams_action_passes_on_has_happened_and_does_not_wait(
+    world: World,
+) -> None:
+    passed_on = {"kind": "event-stream", "event": cloud_event("user.updated")}
+    world.deliver(array(passed_on), source=Source.ACTIONS)
     assert await world.work() == {"done": 1}
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 from worker.actions.collaborators import Collaborators, Settings
-from worker.domain.errors import NotFoundError
+from worker.domain.errors import NotFoundError, TransientError, WorkerError
 from worker.domain.event import Event, Trigger
 from worker.domain.ports import Notice
 from worker.domain.secret import Secret
@@ -49,6 +49,9 @@ class PostponedError(Exception):
 class Pulls:
     """The pulls of one batch: each subject once, for all events that were there before it.
 
+    That one did not come off, or has to wait, is told to all of them as well: asking again for
+    each would be a request, or a write, per event.
+
     A login also says which account's tokens must have come. Of the logins of one account the
     newest speaks for all; two accounts of one user are two wishes, which the puller joins.
     """
@@ -60,8 +63,9 @@ class Pulls:
         self._with = collaborators
         self._gap = gap
         self._newest: dict[Subject, Event] = {}
-        self._reserved: set[Subject] = set()
+        self._waits: dict[Subject, timedelta] = {}  # none left: the pull is ours
         self._there: dict[Subject, bool] = {}
+        self._failed: dict[Subject, WorkerError] = {}
         for event in events:
             if event.trigger is Trigger.LOGIN:
                 subject = _account(event)
@@ -88,22 +92,34 @@ class Pulls:
     async def _once(
         self, wish: Subject, subject: tuple[str, str], pull: Callable[[], Awaitable[None]]
     ) -> bool:
+        if wish in self._failed:
+            raise self._failed[wish].with_traceback(None)
         if wish not in self._there:
             await self._reserve(subject)
-            try:
-                await pull()
-                self._there[wish] = True
-            except NotFoundError:  # deleted, or linked away: an ordinary answer
-                self._there[wish] = False
+            self._there[wish] = await self._came_off(wish, pull)
         return self._there[wish]
+
+    async def _came_off(self, wish: Subject, pull: Callable[[], Awaitable[None]]) -> bool:
+        cut_off = TransientError(f"{wish[0]}: took too long", code="timeout")
+        self._failed[wish] = cut_off  # so it stays when the action runs out of time
+        try:
+            await pull()
+        except NotFoundError:  # deleted, or linked away: an ordinary answer
+            del self._failed[wish]
+            return False
+        except WorkerError as error:
+            self._failed[wish] = error
+            raise
+        del self._failed[wish]
+        return True
 
     async def _reserve(self, subject: tuple[str, str]) -> None:
         """Raises: PostponedError while somebody's last pull of the subject is too young."""
-        if subject not in self._reserved:
-            wait = await self._with.offload(self._with.reserve, *subject, gap=self._gap)
-            if wait > timedelta(0):
-                raise PostponedError("pulled a moment ago", wait)
-            self._reserved.add(subject)
+        if subject not in self._waits:
+            reserve = self._with.reserve
+            self._waits[subject] = await self._with.offload(reserve, *subject, gap=self._gap)
+        if self._waits[subject] > timedelta(0):
+            raise PostponedError("pulled a moment ago", self._waits[subject])
 
 
 def _account(login: Event) -> Subject:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from worker.domain.errors import TransientError
-from worker.domain.event import Event, Source
+from worker.domain.event import Event, Source, Trigger
 from worker.domain.ports import Clock, Offload
 from worker.events.bodies import Reading, TenantFacts, Unreadable, read_body
 from worker.events.ports import Inbox
@@ -123,8 +123,7 @@ class Intake:
 
     def _stored(self, events: Sequence[Event], ignored: int = 0) -> Counts:
         now = self._clock.now()
-        later = now + _ACTION_HEAD_START
-        next_at = [later if e.source is Source.ACTIONS else now for e in events]
+        next_at = [now + _ACTION_HEAD_START if _told_early(e) else now for e in events]
         added = self._inbox.add(events, now=now, next_at=next_at)
         if added:
             self._ring()
@@ -145,6 +144,11 @@ class Intake:
     def _thawed(self, taking: asyncio.Future[Counts]) -> None:
         self._frozen.discard(taking)
         taking.cancelled() or taking.exception()  # looked at, so that nobody logs it as unseen
+
+
+def _told_early(event: Event) -> bool:
+    """By an Action during the login; what an Event Stream's Action passes on has happened."""
+    return event.source is Source.ACTIONS and event.trigger is Trigger.LOGIN
 
 
 def _count(source: Source, reading: Reading, counts: Counts) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ class Inbox(Protocol):
         lease_for: timedelta,
         limit: int,
         without: Sequence[str] = (),
+        held: Collection[tuple[str, str]] = (),
     ) -> list[ClaimedEvent]: ...
 
     def settle(self, settlements: Sequence[Settlement], *, now: datetime) -> int: ...

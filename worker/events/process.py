@@ -67,7 +67,7 @@ class Processor:
             while not self._over(work):
                 claimed = await self._claim(work)
                 for subject, rows in _by_subject(claimed).items():
-                    work.begin(subject[0], self._subject(rows, work, gate, gates[subject[0]]))
+                    work.begin(subject, self._subject(rows, work, gate, gates[subject[0]]))
                 if not claimed and not work.running:
                     break
                 if not claimed:
@@ -84,13 +84,17 @@ class Processor:
         return self._stopping or work.broken is not None or self._clock.monotonic() >= work.deadline
 
     async def _claim(self, work: _Work) -> list[ClaimedEvent]:
-        busy = [t for t, n in work.tenants.items() if n >= self._limits.subjects_per_tenant]
+        """Of a tenant with enough in hand nothing, and of a subject in hand nothing more: a second
+        look at it would only wait for the first, with all its rows in memory.
+        """
+        busy = {t for t, n in work.tenants.items() if n >= self._limits.subjects_per_tenant}
         return await self._offload(
             self._inbox.claim,
             now=self._clock.now(),
             lease_for=self._limits.lease_for,
             limit=self._limits.rows,
-            without=busy,
+            without=list(busy),
+            held=[subject for subject in work.subjects if subject[0] not in busy],
         )
 
     async def _subject(
@@ -147,19 +151,22 @@ class _Work:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.running: set[asyncio.Task[None]] = set()
+        self.subjects: set[Subject] = set()
         self.tenants: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.broken: Exception | None = None
 
-    def begin(self, tenant: str, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, subject: Subject, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self.running.add(task)
-        self.tenants[tenant] += 1
-        task.add_done_callback(lambda ended: self._end(tenant, ended))
+        self.subjects.add(subject)
+        self.tenants[subject[0]] += 1
+        task.add_done_callback(lambda ended: self._end(subject, ended))
 
-    def _end(self, tenant: str, task: asyncio.Task[None]) -> None:
+    def _end(self, subject: Subject, task: asyncio.Task[None]) -> None:
         self.running.discard(task)
-        self.tenants[tenant] -= 1
+        self.subjects.discard(subject)
+        self.tenants[subject[0]] -= 1
 
 
 def _by_subject(claimed: Sequence[ClaimedEvent]) -> dict[Subject, list[ClaimedEvent]]:

@@ -6,7 +6,7 @@ not be read is kept as it came, cut to 64 KiB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import (
     Connection,
     Engine,
+    Select,
     Table,
     bindparam,
     delete,
@@ -146,21 +147,35 @@ class InboxRepository:
         return added
 
     def claim(
-        self, *, now: datetime, lease_for: timedelta, limit: int, without: Sequence[str] = ()
+        self,
+        *,
+        now: datetime,
+        lease_for: timedelta,
+        limit: int,
+        without: Sequence[str] = (),
+        held: Collection[tuple[str, str]] = (),
     ) -> list[ClaimedEvent]:
         """Lease the longest due rows, oldest first, and whatever else is due about the same
-        subjects: one look serves them all. None of the tenants in `without`.
+        subjects: one look serves them all. None of the tenants in `without`, and nothing about
+        the (tenant, subject)s `held`: whoever asks has them in hand.
 
         Returns at most ten times `limit`.
         """
         free = or_(_inbox.c.lease_until.is_(None), _inbox.c.lease_until <= now)
-        due = (_inbox.c.next_at <= now, free, _inbox.c.tenant.not_in(without))
+        due = [_inbox.c.next_at <= now, free, _inbox.c.tenant.not_in(without)]
+        if held:
+            due.append(or_(_inbox.c.subject.is_(None), _ABOUT.not_in(held)))
         with writing(self._engine) as connection:
-            rows = _leased(connection, due, now + lease_for, limit)
-            about = {(row.tenant, row.subject) for row in rows if row.subject is not None}
-            if about:
-                same = tuple_(_inbox.c.tenant, _inbox.c.subject).in_(about)
-                rows += _leased(connection, (*due, same), now + lease_for, 9 * limit)
+            oldest = _due(due).order_by(_inbox.c.next_at).limit(limit)
+            rows = _leased(connection, oldest, now + lease_for)
+            subjects = {row.subject for row in rows if row.subject is not None}
+            if subjects:
+                # two short lists, which an index serves, and no pairs, which take long to plan:
+                # what it finds beyond them is another tenant's subject of that name, due as well
+                tenants = {row.tenant for row in rows}
+                same = (_inbox.c.tenant.in_(tenants), _inbox.c.subject.in_(subjects))
+                # in no order: for one, PostgreSQL may look through everything that is due
+                rows += _leased(connection, _due((*due, *same)).limit(9 * limit), now + lease_for)
         return sorted((_claimed(row) for row in rows), key=lambda claimed: claimed.id)
 
     def settle(self, settlements: Sequence[Settlement], *, now: datetime) -> int:
@@ -291,6 +306,7 @@ _STUCK = (
     _inbox.c.event,
     _inbox.c.raw,
 )
+_ABOUT = tuple_(_inbox.c.tenant, _inbox.c.subject)
 _OURS = (_inbox.c.id == bindparam("b_id")) & (_inbox.c.lease_until == bindparam("b_lease"))
 _RELEASE = update(_inbox).where(_OURS).values(lease_until=None)
 _REPLAY = (
@@ -320,16 +336,12 @@ _SETTLE = (
 )
 
 
-def _leased(
-    connection: Connection, where: Sequence[Any], lease_until: datetime, limit: int
-) -> list[Any]:
-    wanted = (
-        select(_inbox.c.id)
-        .where(*where)
-        .order_by(_inbox.c.next_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)  # two workers do not wait for each other
-    )
+def _due(where: Sequence[Any]) -> Select[int]:
+    # two workers do not wait for each other
+    return select(_inbox.c.id).where(*where).with_for_update(skip_locked=True)
+
+
+def _leased(connection: Connection, wanted: Select[int], lease_until: datetime) -> list[Any]:
     lease = update(_inbox).where(_inbox.c.id.in_(wanted)).values(lease_until=lease_until)
     return list(connection.execute(lease.returning(*_CLAIMED)).all())
 
