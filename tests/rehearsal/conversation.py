@@ -27,7 +27,7 @@ from worker.domain.exchange import (
     WireRequest,
 )
 from worker.domain.grant import ExpiryKind, TokenSet
-from worker.domain.schedule import renewal_time
+from worker.domain.schedule import of_a_login, renewal_time
 from worker.domain.secret import Secret
 from worker.providers import HttpTokenEndpoint
 from worker.providers.provider import CatalogueProvider
@@ -45,6 +45,7 @@ class Conversation:
     user_id: str
     refresh_token: str | None
     tokens: TokenSet
+    first: bool = False  # the login's token, to be exchanged once before it can be renewed
 
     @property
     def subject(self) -> str:
@@ -65,11 +66,12 @@ class Conversation:
 
     def falls_due(self) -> None:
         """Time passes until the schedule would renew."""
+        lifetimes = self.provider.lifetimes
         due = renewal_time(
             issued_at=self.tokens.issued_at,
             expiry=self.tokens.expiry,
             expires_at=self.tokens.expires_at,
-            lifetimes=self.provider.lifetimes,
+            lifetimes=of_a_login(lifetimes) if self.first else lifetimes,
             spread=0.5,
             refresh_expires_at=self.tokens.refresh_expires_at,
         )
@@ -83,7 +85,7 @@ class Conversation:
         """Ask once; nothing that comes back is kept."""
         asked_at = self.now()
         request = self.provider.request(
-            self.connection, subject=Secret(token), scope=None, now=asked_at
+            self.connection, subject=Secret(token), scope=None, now=asked_at, first=self.first
         )
         outcome = await _send(request)
         if isinstance(outcome, Answered):
@@ -102,7 +104,7 @@ class Conversation:
         reading = await self.asked()
         assert reading.verdict is Verdict.RENEWED, reading
         assert reading.tokens is not None
-        self.tokens = reading.tokens
+        self.tokens, self.first = reading.tokens, False
         if reading.tokens.refresh_token:
             self.refresh_token = reading.tokens.refresh_token.text()
         return reading.tokens

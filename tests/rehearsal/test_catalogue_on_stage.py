@@ -115,7 +115,18 @@ def converse(hall: RunningStage, catalogue: Catalogue) -> Converse:
             expires_told=tokens.expires_at is not None,
         )
         refresh = tokens.refresh_token.text() if tokens.refresh_token else None
-        return Conversation(hall, PLAYS[name], provider, connection, user_id, refresh, tokens)
+        told = provider.read_imported(
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token,
+            expires_in=hall.stage.tenant.users[user_id].identities[0].expires_in,
+            issued_at=tokens.issued_at,
+            now=tokens.issued_at,
+        )
+        if told.first:
+            tokens = replace(tokens, expiry=ExpiryKind.AT, expires_at=told.expires_at)
+        return Conversation(
+            hall, PLAYS[name], provider, connection, user_id, refresh, tokens, first=told.first
+        )
 
     return begin
 
@@ -189,6 +200,9 @@ def closes_its_grace(grant: Conversation) -> None:
 async def test_a_reuse_costs_what_the_class_says(converse: Converse, name: str) -> None:
     """N and M: nothing. G and S: a refusal. F, or where reuse is known to revoke: the family."""
     grant = converse(name)
+    if grant.first:
+        await grant.renew()
+        grant.falls_due()
     grant.passes(seconds=grant.plays.rotates_every_s)
     spent = grant.spends
     await grant.renew()
@@ -380,6 +394,39 @@ async def test_an_absolute_end_comes_whatever_we_do(converse: Converse, name: st
         await grant.renew()
     grant.passes(seconds=step)
     assert (await grant.asked()).verdict is Verdict.GRANT_DEAD
+
+
+# ---------------------------------------------------------------- a login's token, exchanged once
+
+FIRST = [name for name in PLAYED if PLAYS[name].first]
+
+
+@pytest.mark.parametrize("name", FIRST)
+async def test_a_logins_token_is_exchanged_in_its_hour_and_then_renewed_for_months(
+    converse: Converse, name: str
+) -> None:
+    """It cannot be renewed, and what can be renewed cannot be exchanged so."""
+    grant = converse(name)
+    assert grant.first
+    ordinary = replace(grant, first=False)
+    assert (await ordinary.asked()).verdict is not Verdict.RENEWED
+    for _ in range(4):
+        await grant.renew()
+        assert grant.opens()
+    assert grant.ledger()["exchanges"] == 4
+    again = replace(grant, first=True)
+    assert (await again.asked()).verdict is not Verdict.RENEWED
+
+
+@pytest.mark.parametrize("name", FIRST)
+async def test_a_secret_that_is_wrong_at_the_first_exchange_costs_no_grant(
+    converse: Converse, name: str
+) -> None:
+    grant = converse(name)
+    wrong = replace(grant.connection, client_secret=Secret("changed"))
+    reading = await replace(grant, connection=wrong).asked()
+    assert reading.verdict in (Verdict.TRANSIENT, Verdict.CONFIG_WRONG)
+    await grant.renew()
 
 
 # ---------------------------------------------------------------- nothing to renew

@@ -230,11 +230,25 @@ def test_meta_exchanges_a_living_access_token_only() -> None:
 def test_instagram_wants_it_a_day_old() -> None:
     """https://developers.facebook.com/docs/instagram-platform/reference/refresh_access_token"""
     provider, time = issuer("instagram")
-    issued = provider.login("rosa", "app")
+    login = provider.login("rosa", "app")
+    with pytest.raises(RefusedError, match="bad_request"):
+        provider.refresh(login.access_token, "app")
+    issued = provider.refresh(login.access_token, "app", first=True)
     with pytest.raises(RefusedError, match="bad_request"):
         provider.refresh(issued.access_token, "app")
     time.now += 86_401
+    with pytest.raises(RefusedError, match="bad_request"):
+        provider.refresh(issued.access_token, "app", first=True)
     provider.refresh(issued.access_token, "app")
+
+
+def test_the_token_of_an_instagram_login_lives_an_hour() -> None:
+    """https://developers.facebook.com/docs/instagram-platform/reference/access_token"""
+    provider, time = issuer("instagram")
+    login = provider.login("rosa", "app")
+    time.now += 3601
+    with pytest.raises(RefusedError, match="dead"):
+        provider.refresh(login.access_token, "app", first=True)
 
 
 def test_exact_refuses_to_be_early() -> None:

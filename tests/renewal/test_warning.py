@@ -111,6 +111,17 @@ async def test_what_cannot_be_renewed_is_told_of_where_it_lives_for_days(watch, 
     assert await watch.look() == told
 
 
+async def test_an_access_token_that_is_exchanged_and_near_its_end_was_not_extended(watch):
+    """Meta promises no extension while the person is away: he hears of it while it still helps."""
+    watch.entry.lifetimes, watch.entry.spends = NO_LIMITS, "at"
+    near = watch.plant(life=60 * DAY, age=54 * DAY)
+    watch.plant(life=60 * DAY, age=10 * DAY)
+    watch.plant(life=timedelta(hours=1))
+    assert await watch.look() == 1
+    assert watch.notices() == [("grant_ends_soon", near)]
+    assert row_of(watch.engine, near).refresh_expires_at is None  # an exchange may yet move it
+
+
 async def test_who_is_gone_is_not_warned_of(watch):
     for state in ("needs_reauth", "tombstoned", "erased"):
         watch.logged_in(360, state=state)

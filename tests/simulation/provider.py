@@ -141,7 +141,13 @@ class FakeEntry:
         return self.ledger.grace
 
     def request(
-        self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
+        self,
+        connection: ConnectionConfig,
+        *,
+        subject: Secret,
+        scope: str | None,
+        now: datetime,
+        first: bool = False,
     ) -> WireRequest:
         return WireRequest(
             method="POST",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.bootstrap.base import Base
-from worker.domain.attempt import OTHER_ACCOUNT
+from worker.domain.attempt import OTHER_ACCOUNT, USER_INACTIVE
 from worker.domain.errors import WorkerError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import ExpiryKind, GrantState
@@ -16,6 +16,10 @@ from worker.store.overview import Overview
 
 _OTHER_REASONS = {
     "no_access_token": "Auth0 stored no access token: the login has to be made anew.",
+    USER_INACTIVE: (
+        "These people have not logged in for so long that the provider lets the app see nothing of "
+        "theirs any more, however fresh the token: only a login helps."
+    ),
     OTHER_ACCOUNT: (
         "The provider answered with the tokens of another account; they are kept aside and handed "
         "to nobody. Look at `evergrant grants explain`, and let the person log in again."

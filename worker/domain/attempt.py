@@ -23,6 +23,7 @@ from worker.domain.grant import (
 from worker.domain.ports import Notice
 
 OTHER_ACCOUNT = "other_account"  # a refresh brought the tokens of somebody else
+USER_INACTIVE = "user_inactive"  # the person has not logged in for too long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,6 +112,8 @@ class Lifetimes:
     not_before: timedelta | None  # after issue
     keepalive: timedelta | None  # renew at least this often, or the grant dies of silence
     refresh_fixed: bool = False  # the refresh token ends so long after the login, whatever we do
+    first: timedelta | None = None  # of a login's token, which is exchanged once before renewals
+    active_within: timedelta | None = None  # after a login; later nobody is served by renewing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from worker.domain.attempt import USER_INACTIVE
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantState
 
 GONE = frozenset({GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED})
@@ -147,4 +148,5 @@ def who_must_act(held: HeldGrant) -> Actor:
     if held.withheld is not None:
         return Actor.OPERATOR
     by_login = held.state in (GrantState.NEEDS_REAUTH, GrantState.SUSPECT)
+    by_login = by_login or held.reason == USER_INACTIVE
     return Actor.USER if by_login else Actor.OPERATOR

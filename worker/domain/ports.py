@@ -119,9 +119,18 @@ class Provider(Protocol):
         none is needed."""
 
     def request(
-        self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
+        self,
+        connection: ConnectionConfig,
+        *,
+        subject: Secret,
+        scope: str | None,
+        now: datetime,
+        first: bool = False,
     ) -> WireRequest:
-        """The refresh request. Raises: ConfigurationError naming the missing option."""
+        """The refresh request; `first`: the exchange that a login's token needs before.
+
+        Raises: ConfigurationError naming the missing option.
+        """
 
     def salvage(self, answer: Answered) -> Salvaged:
         """Never raises: pull out whatever may be a token, before judging (protocol step 6)."""
@@ -182,6 +191,7 @@ class Provider(Protocol):
 class ImportedExpiry:
     kind: str  # ExpiryKind value
     expires_at: datetime | None
+    first: bool = False  # a login's token, to be exchanged once before it can be renewed
 
 
 class Catalogue(Protocol):

@@ -5,6 +5,7 @@ Everything here is arithmetic on instants the caller gives; nothing reads a cloc
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from worker.domain.exchange import Lifetimes
@@ -60,6 +61,17 @@ def renewal_time(
     if not asked:
         return None
     return max(min(asked), issued_at + (lifetimes.not_before or timedelta(0)))
+
+
+def of_a_login(lifetimes: Lifetimes) -> Lifetimes:
+    """For a login's token that has to be exchanged once before it can be renewed: it lives
+    shortly, and the rule that forbids early renewals is not for it."""
+    return replace(lifetimes, access=lifetimes.first, margin=None, not_before=None)
+
+
+def in_vain(*, logged_in_at: datetime, lifetimes: Lifetimes, now: datetime) -> bool:
+    """Whether the person has been away for so long that renewing serves nobody any more."""
+    return lifetimes.active_within is not None and now - logged_in_at >= lifetimes.active_within
 
 
 def margin_of(life: timedelta, declared: timedelta | None) -> timedelta:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.domain.access import ApiKey, Verb
+from worker.domain.attempt import USER_INACTIVE
 from worker.domain.errors import NotFoundError
 from worker.domain.forward import Moment
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
@@ -129,4 +130,5 @@ def _without_renewal(held: HeldGrant) -> tuple[str, Actor | None]:
     why = held.reason or "no refresh token"
     if held.expiry is ExpiryKind.NEVER:
         return "nothing to do: the token does not end", None
-    return f"served until it ends, then a login is needed: {why}", Actor.OPERATOR
+    who = Actor.USER if why == USER_INACTIVE else Actor.OPERATOR
+    return f"served until it ends, then a login is needed: {why}", who

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from worker.domain.exchange import ConnectionConfig, WireRequest
 from worker.domain.secret import Secret
 from worker.providers import client_auth, templates
-from worker.providers.vocabulary import Entry
+from worker.providers.vocabulary import Entry, First
 from worker.providers.wire import (
     Surroundings,
     check_pinned,
@@ -26,12 +28,15 @@ def refresh(
     subject: Secret,
     scope: str | None,
     now: datetime,
+    first: bool = False,
     url: str | None = None,
 ) -> WireRequest:
     """`url`: the endpoint, where it is known already.
 
     Raises: ConfigurationError naming what is missing or refused.
     """
+    if first and entry.first is not None:
+        entry, url = _of_first(entry, entry.first), None
     url = url or endpoint(entry, connection, around)
     value_of = lookup(entry, connection, around, scope)
     proof = client_auth.prove(entry, connection, audience=url, now=now)
@@ -48,6 +53,17 @@ def refresh(
     )
     check_pinned(request, connection)
     return request
+
+
+def _of_first(entry: Entry, first: First) -> Entry:
+    """The entry as it asks about a login's token."""
+    return msgspec.structs.replace(
+        entry,
+        token_endpoint=first.token_endpoint or entry.token_endpoint,
+        refresh_endpoint="" if first.token_endpoint else entry.refresh_endpoint,
+        grant=first.grant or entry.grant,
+        client_auth=first.client_auth or entry.client_auth,
+    )
 
 
 def endpoint(entry: Entry, connection: ConnectionConfig, around: Surroundings) -> str:

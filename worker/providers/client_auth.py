@@ -22,7 +22,9 @@ from worker.providers.vocabulary import Entry
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 §2.2
 APPLE = "https://appleid.apple.com"
-NEEDS_SECRET = frozenset({"post", "basic", "basic_or_post", "basic_secret_as_user", "apple_jwt"})
+NEEDS_SECRET = frozenset(
+    {"post", "basic", "basic_or_post", "basic_secret_as_user", "apple_jwt", "secret_only"}
+)
 _FROM_METADATA = {
     "client_secret_post": "post",
     "client_secret_basic": "basic",
@@ -62,6 +64,8 @@ def prove(entry: Entry, connection: ConnectionConfig, *, audience: str, now: dat
     method = method_for(entry, connection)
     if method in {"header", "anonymous"}:
         return Proof()
+    if method == "secret_only":
+        return Proof(params={entry.client_secret_param: _secret(connection)})
     client_id = connection.client_id
     if not client_id:
         raise ConfigurationError("the connection has no client_id", code="no_client")

@@ -31,7 +31,8 @@ def read(
 ) -> ImportedExpiry:
     """Never raises. `expires_in`: seconds, an epoch, an ISO instant (`admin_*` fields), nothing."""
     if at := _absolute(expires_in) or _exp_claim(entry, access_token):
-        return ImportedExpiry(kind=ExpiryKind.AT, expires_at=at)
+        first = _is_first(entry, (at - (issued_at or now)).total_seconds())
+        return ImportedExpiry(kind=ExpiryKind.AT, expires_at=at, first=first)
     seconds = expiry.number(expires_in)
     if seconds == 0 and entry.zero_means == "never":
         return ImportedExpiry(kind=ExpiryKind.NEVER, expires_at=None)
@@ -42,7 +43,16 @@ def read(
     if at is None and (lifetime or refresh_token):
         at = now
     kind = ExpiryKind.AT if at else ExpiryKind.UNTOLD
-    return ImportedExpiry(kind=kind, expires_at=at)
+    return ImportedExpiry(kind=kind, expires_at=at, first=_is_first(entry, seconds))
+
+
+def _is_first(entry: Entry, seconds: float | None) -> bool:
+    """Whether a token is still the login's, to be exchanged once: it lives no longer than twice
+    what such tokens live, or nobody tells. One that was exchanged before lives for weeks."""
+    if entry.first is None:
+        return False
+    lives = duration(entry.first.lives)
+    return not seconds or (lives is not None and seconds <= 2 * lives.total_seconds())
 
 
 def _absolute(value: object) -> datetime | None:
@@ -62,5 +72,5 @@ def _exp_claim(entry: Entry, access_token: Secret) -> datetime | None:
 
 
 def _declared(entry: Entry) -> float | None:
-    lifetime = duration(entry.lifetimes.access)
+    lifetime = duration(entry.first.lives if entry.first else entry.lifetimes.access)
     return lifetime.total_seconds() if lifetime else None

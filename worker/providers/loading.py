@@ -111,6 +111,7 @@ def _inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "hook", f"the hook {INTROSPECT} needs introspection_endpoint"
     if entry.grant != "none" and not (entry.token_endpoint or entry.refresh_endpoint):
         yield "token_endpoint", 'token_endpoint is missing (or grant = "none")'
+    yield from _first_inconsistencies(entry)
     if entry.rotation == "single_use_grace" and not entry.rotation_grace:
         yield "rotation", 'rotation = "single_use_grace" needs rotation_grace'
     for key, template in _templates(entry):
@@ -124,9 +125,21 @@ def _inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
             yield "expiry", f"form '{expiry.form}' needs a path, 'declared' has none"
 
 
+def _first_inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
+    first = entry.first
+    if first and not first.lives:
+        yield "first", "first needs lives: how long a login's token lives where nobody tells"
+    if first and (first.grant or first.token_endpoint) and not entry.timing.not_before:
+        yield (
+            "first",
+            "first with a request of its own needs timing.not_before: it tells them apart",
+        )
+
+
 def _templates(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "token_endpoint", entry.token_endpoint
     yield "refresh_endpoint", entry.refresh_endpoint
+    yield "first", entry.first.token_endpoint if entry.first else ""
     yield "introspection_endpoint", entry.introspection_endpoint
     yield "endpoint", entry.revoke.endpoint
     yield from (("extra_params", t) for t in entry.extra_params.values())

@@ -31,6 +31,7 @@ _AUTH = {
     "basic_secret_as_user": "HTTP Basic, the secret as user name",
     "none": "client id only",
     "anonymous": "none",
+    "secret_only": "the client secret alone",
     "private_key_jwt": "a signed assertion (private_key_jwt), with a key of your own",
     "apple_jwt": "client id and a secret that we sign (ES256)",
     "oauth1": "OAuth 1.0a signature",
@@ -192,7 +193,9 @@ def _renewal(kind: Kind) -> str:
         if lives.refresh
         else "",
         "Unused refresh token dies after": lives.idle,
+        "A login's token": _first(entry),
         "Renewed before expiry by": timing.margin,
+        "Renewed only within": f"{timing.active_within} of a login" if timing.active_within else "",
         "Never renewed sooner after issue than": timing.not_before,
         "Renewed at least every": timing.keepalive,
         "At most": f"{entry.limits.concurrency} at once, {entry.limits.per_second:g} a second"
@@ -200,6 +203,16 @@ def _renewal(kind: Kind) -> str:
         "Number of tokens": entry.token_limit,
     }
     return _table(rows)
+
+
+def _first(entry: Entry) -> str:
+    """What becomes of it, where it is not renewed like its successors."""
+    if (first := entry.first) is None:
+        return ""
+    if not first.grant:
+        return f"lives about {first.lives} where nothing is told, and is exchanged at once"
+    grant = f"`{entry.grant_param}={first.grant}`"
+    return f"lives about {first.lives}; exchanged once, at once, by {grant}"
 
 
 def _renewed_with(entry: Entry) -> str:

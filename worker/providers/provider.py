@@ -64,14 +64,17 @@ class Kind:
     @cached_property
     def lifetimes(self) -> Lifetimes:
         lives, timing = self.entry.lifetimes, self.entry.timing
+        active_within = duration(timing.active_within)
         return Lifetimes(
             access=duration(lives.access),
-            refresh=duration(lives.refresh),
+            refresh=duration(lives.refresh) or active_within,
             refresh_idle=duration(lives.idle),
             margin=duration(timing.margin),
             not_before=duration(timing.not_before),
             keepalive=duration(timing.keepalive),
-            refresh_fixed=lives.refresh_from == "login",
+            refresh_fixed=lives.refresh_from == "login" or active_within is not None,
+            first=duration(first.lives) if (first := self.entry.first) else None,
+            active_within=active_within,
         )
 
     @cached_property
@@ -142,7 +145,13 @@ class CatalogueProvider:
         return explain.without_refresh_token(self.kind.entry, self.connection)
 
     def request(
-        self, connection: ConnectionConfig, *, subject: Secret, scope: str | None, now: datetime
+        self,
+        connection: ConnectionConfig,
+        *,
+        subject: Secret,
+        scope: str | None,
+        now: datetime,
+        first: bool = False,
     ) -> WireRequest:
         return asking.refresh(
             self.kind.entry,
@@ -151,6 +160,7 @@ class CatalogueProvider:
             subject=subject,
             scope=scope,
             now=now,
+            first=first,
             url=self._endpoint if connection is self.connection else None,
         )
 

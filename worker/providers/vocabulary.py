@@ -24,6 +24,7 @@ ClientAuth: TypeAlias = Literal[
     "basic_secret_as_user",  # the secret is the user name, the password is empty
     "none",  # client_id only
     "anonymous",  # not even that
+    "secret_only",  # the secret without an id: Meta's first exchange
     "private_key_jwt",  # RFC 7523, with a key of our own
     "apple_jwt",  # an ES256 token in the place of the secret
     "oauth1",  # signed; we do not renew these
@@ -104,12 +105,25 @@ class Lifetimes(Table, frozen=True, kw_only=True):
     access_ends_at_refresh: bool = False  # whatever `expires_in` said of the old access token
 
 
+class First(Table, frozen=True, kw_only=True):
+    """How the token that a login brings becomes one that can be renewed: exchanged once, at once.
+
+    What is absent is as in the entry.
+    """
+
+    lives: Duration = ""  # the login's token, where nobody tells
+    token_endpoint: Template = ""
+    grant: str = ""
+    client_auth: ClientAuth | None = None
+
+
 class Timing(Table, frozen=True, kw_only=True):
     """When to renew, where the general rule is wrong."""
 
     margin: Duration = ""  # before expiry
     not_before: Duration = ""  # after issue
     keepalive: Duration = ""  # at least this often
+    active_within: Duration = ""  # after a login; later, renewing brings nothing of use
 
 
 class Limits(Table, frozen=True, kw_only=True):
@@ -168,6 +182,7 @@ class Entry(Table, frozen=True, kw_only=True):
     grant_param: str = "grant_type"
     subject: Literal["refresh_token", "access_token"] = "refresh_token"
     subject_param: str = "refresh_token"
+    first: First | None = None
     extra_params: dict[str, Template] = {}
     headers: dict[str, Template] = {}
     fill: dict[str, str] = {}  # values of placeholders that the options do not give

@@ -99,6 +99,8 @@ def _addresses(stage: Stage, profile: Profile) -> dict[str, Any]:
     addresses: dict[str, Any] = {"token_endpoint": f"{url}/token"}
     if profile.refresh_path != "token":
         addresses["refresh_endpoint"] = f"{url}/{profile.refresh_path}"
+    if profile.first:
+        addresses["first"] = {"token_endpoint": f"{url}/{profile.first['path']}"}
     if profile.introspects:
         addresses["introspection_endpoint"] = f"{url}/introspect"
     if profile.revoke["path"]:

@@ -15,6 +15,7 @@ from .minting import Mint, Parsed
 from .profiles import Profile
 
 Clock = Callable[[], float]
+LOGINS = 1  # serial of the access token that a login brings
 MOST_SIBLINGS = 64  # live or remembered per family; keeps an endless rehearsal small
 
 
@@ -82,8 +83,8 @@ class Issuer:
             if not family.in_flight[serial]:
                 del family.in_flight[serial]
 
-    def refresh(self, token: str, client_id: str) -> Issued:
-        """Spend `token`. Raises RefusedError."""
+    def refresh(self, token: str, client_id: str, *, first: bool = False) -> Issued:
+        """Spend `token`; `first`: exchange the one of a login. Raises RefusedError."""
         known = self._subject(token)
         if known is None or known[0].grant.client_id != client_id:
             raise RefusedError("dead")
@@ -91,7 +92,7 @@ class Issuer:
         counts = family.grant.counts
         try:
             self._check_alive(family)
-            self._check_age(family, token)
+            self._check_age(family, token, first=first)
             self._check_pace(family)
             answered = self._rotate(family, serial)
         except RefusedError:
@@ -174,7 +175,7 @@ class Issuer:
         if family.ended or not family.renewable or idle or old or late:
             raise RefusedError("dead")
 
-    def _check_age(self, family: Family, token: str) -> None:
+    def _check_age(self, family: Family, token: str, *, first: bool) -> None:
         now, profile = self._clock(), self.profile
         if profile.early_renewal_s is not None and family.newest_access:
             left = family.used_at + self.lifetime - now
@@ -184,6 +185,10 @@ class Issuer:
             parsed = self._mint.read("a", token)
             if parsed is None or not self._access_lives(family, parsed):
                 raise RefusedError("dead")  # an access token that has ended cannot be exchanged
+            if self.profile.first and first != (parsed.serial == LOGINS):
+                raise RefusedError("bad_request")
+            if first:
+                return
             age = now - (parsed.expires_ms / 1000 - self.lifetime)
             if age < (profile.not_before_s or 0):
                 raise RefusedError("bad_request")
@@ -296,6 +301,8 @@ class Issuer:
         if profile.cuts_access and ends is not None:
             life = min(life, ends)
         family.newest_access += 1
+        if profile.first and family.newest_access == LOGINS:
+            life = min(life, profile.first["lifetime_s"])
         family.access_until_ms = int((now + life) * 1000)
         return life
 

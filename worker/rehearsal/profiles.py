@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -53,6 +53,7 @@ class Profile:
     client_id_param: str = "client_id"
     client_id_at_realm: bool = False  # the id is written id@realm
     refresh_path: str = "token"
+    first: Table = field(default_factory=dict)
     introspects: bool = False
     expires: bool = True  # False: no lifetime is told at login
     kills_access_after_s: float | None = None
@@ -105,6 +106,6 @@ def _resolved(name: str, tables: Mapping[str, Table]) -> Table:
     ground = own.pop("like", "defaults") if name != "defaults" else None
     below = _resolved(ground, tables) if ground else {}
     merged = {**below, **own}
-    for group in ("errors", "revoke"):
+    for group in ("errors", "revoke", "first"):
         merged[group] = {**below.get(group, {}), **own.get(group, {})}
     return merged

@@ -54,8 +54,8 @@ class Provider:
     async def handle(self, request: Request, rest: str) -> Response:
         """Serve one request below the provider's path."""
         profile = self.profile
-        if rest == profile.refresh_path and request.method == profile.method:
-            return await self._token(request)
+        if request.method == profile.method and rest in self._token_paths:
+            return await self._token(request, first=rest != profile.refresh_path)
         if rest == "api/me":
             return await self._api(request)
         if rest == "introspect":
@@ -68,19 +68,26 @@ class Provider:
 
     # ------------------------------------------------------------ token endpoint
 
-    async def _token(self, request: Request) -> Response:
+    @property
+    def _token_paths(self) -> set[str]:
+        first = self.profile.first
+        return {self.profile.refresh_path, *([first["path"]] if first else [])}
+
+    async def _token(self, request: Request, *, first: bool) -> Response:
         params = await _params(request, self.profile.params_in)
         token = params.get(self.profile.subject_param, "")
         fault = self.faults.pick(self.profile.name, "token")
         with self.issuer.exchanging(token):
-            return await play(fault, request, lambda: self._exchange(request, params), self.refuse)
+            return await play(
+                fault, request, lambda: self._exchange(request, params, first=first), self.refuse
+            )
 
-    def _exchange(self, request: Request, params: Mapping[str, str]) -> Answer:
+    def _exchange(self, request: Request, params: Mapping[str, str], *, first: bool) -> Answer:
         profile = self.profile
         try:
-            client_id = self._client(request, params)
-            self._check(request, params)
-            issued = self.issuer.refresh(params[profile.subject_param], client_id)
+            client_id = self._first_client(params) if first else self._client(request, params)
+            self._check(request, params, first=first)
+            issued = self.issuer.refresh(params[profile.subject_param], client_id, first=first)
         except RefusedError as error:
             if error.situation == "wrong_client":
                 self.issuer.refused_client(params.get(profile.subject_param, ""))
@@ -92,9 +99,13 @@ class Provider:
         body = filled(profile.answer, _values(issued))
         return Answer(_form(body) if as_form else _json(body), lambda: self.issuer.lost(issued))
 
-    def _check(self, request: Request, params: Mapping[str, str]) -> None:
+    def _first_client(self, params: Mapping[str, str]) -> str:
+        return self._by_secret_alone(params.get("client_secret", ""), "")
+
+    def _check(self, request: Request, params: Mapping[str, str], *, first: bool) -> None:
         profile = self.profile
-        named = params.get(profile.grant_param) == profile.grant_name
+        wanted = profile.first["grant_name"] if first else profile.grant_name
+        named = params.get(profile.grant_param) == wanted
         missing = [name for name in (*profile.needs, profile.subject_param) if not params.get(name)]
         if not named or missing or any(name in params for name in profile.forbids):
             raise RefusedError("bad_request")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
-from worker.domain.attempt import OTHER_ACCOUNT, LeftUncertain, Postponed, Refused
+from worker.domain.attempt import OTHER_ACCOUNT, USER_INACTIVE, LeftUncertain, Postponed, Refused
 from worker.domain.exchange import Reading
 from worker.domain.grant import Claim
 from worker.domain.ports import Clock, Notice
@@ -47,6 +47,11 @@ class Endings:
 
     def unrenewable(self, claim: Claim, code: str) -> Postponed:
         return replace(self.postponed(claim, code, None), unrenewable=True)
+
+    def inactive(self, claim: Claim) -> Postponed:
+        """The person has been away for too long: served to its end, and a login is asked for."""
+        notice = notice_of(claim, "grant_needs_login", USER_INACTIVE)
+        return replace(self.unrenewable(claim, USER_INACTIVE), notices=(notice,))
 
     def other_account(self, claim: Claim) -> Postponed:
         """The answer was somebody else's tokens: stop, and alarm whoever can find out why."""

@@ -17,9 +17,10 @@ from worker.domain.exchange import (
     Verdict,
     WireRequest,
 )
-from worker.domain.grant import GrantId
-from worker.domain.ports import Clock, Notice, TokenEndpoint
+from worker.domain.grant import Claim, GrantId
+from worker.domain.ports import Clock, Notice, Provider, TokenEndpoint
 from worker.domain.rotation import resend_after
+from worker.domain.schedule import in_vain
 from worker.domain.verdict import needs_reread
 from worker.renewal.counting import counts_of
 from worker.renewal.endings import Endings
@@ -105,6 +106,24 @@ class Exchanger:
     async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
         """Raises: ConfigurationError, TamperError, TransientError."""
         claim, provider, now = prepared.claim, prepared.provider, self._clock.now()
+        if (held_back := self._held_back(claim, provider, now)) is not None:
+            return held_back
+        subject = self._salvager.subject(claim, provider.spends)
+        if subject is None:
+            missing = "no_refresh_token" if provider.spends == "rt" else "no_access_token"
+            return self._endings.unrenewable(claim, missing)
+        request = provider.request(
+            prepared.connection,
+            subject=subject,
+            scope=claim.scope,
+            now=now,
+            # every token that may be renewed bears the time before which that is refused
+            first=provider.lifetimes.first is not None and claim.not_before is None,
+        )
+        return await self._pinned(prepared, request)
+
+    def _held_back(self, claim: Claim, provider: Provider, now: datetime) -> Postponed | None:
+        """Why nothing is to be asked now, or at all; None: ask."""
         if claim.not_before is not None and claim.not_before > now:
             return self._endings.postponed(claim, "not_before", claim.not_before)
         if needs_reread(claim):
@@ -113,12 +132,9 @@ class Exchanger:
             return self._endings.unrenewable(claim, "not_renewable")
         if provider.not_renewable is not None:  # as the connection is set up today
             return self._endings.awhile(claim, "not_renewable")
-        subject = self._salvager.subject(claim, provider.spends)
-        if subject is None:
-            missing = "no_refresh_token" if provider.spends == "rt" else "no_access_token"
-            return self._endings.unrenewable(claim, missing)
-        request = provider.request(prepared.connection, subject=subject, scope=claim.scope, now=now)
-        return await self._pinned(prepared, request)
+        if in_vain(logged_in_at=claim.logged_in_at, lifetimes=provider.lifetimes, now=now):
+            return self._endings.inactive(claim)
+        return None
 
     async def _pinned(self, prepared: Prepared, request: WireRequest) -> WireRequest | Postponed:
         """I13: tokens go to the host that was approved for the connection, and to no other."""

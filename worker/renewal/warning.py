@@ -52,7 +52,14 @@ class LastDays(Protocol[K, E]):
     def kinds(self) -> Sequence[K]: ...
 
     def near(
-        self, kind: K, *, by: datetime, life: timedelta | None, after: GrantId | None, limit: int
+        self,
+        kind: K,
+        *,
+        by: datetime,
+        life: timedelta | None,
+        access: bool,
+        after: GrantId | None,
+        limit: int,
     ) -> Sequence[E]: ...
 
     def warn(self, ends: Sequence[tuple[E, datetime]], now: datetime) -> int: ...
@@ -69,10 +76,10 @@ async def warn(
     """Look through all grants once; how many were warned of. Raises: TransientError."""
     count = 0
     for kind in await offload(last_days.kinds):
-        lifetimes = await offload(_declared, kind, connections, catalogue)
-        if lifetimes is not None:
+        declared = await offload(_declared, kind, connections, catalogue)
+        if declared is not None:
             count += await _of_kind(
-                kind, lifetimes, last_days=last_days, clock=clock, offload=offload
+                kind, *declared, last_days=last_days, clock=clock, offload=offload
             )
     return count
 
@@ -80,12 +87,13 @@ async def warn(
 async def _of_kind(
     kind: K,
     lifetimes: Lifetimes,
+    access: bool,
     *,
     last_days: LastDays[K, E],
     clock: Clock,
     offload: Offload,
 ) -> int:
-    find = _reckoned(lifetimes if kind.renewable else None, clock.now())
+    find = _reckoned(lifetimes if kind.renewable else None, clock.now(), access=access)
     count, after = 0, None
     while True:
         rows = await offload(
@@ -93,6 +101,7 @@ async def _of_kind(
             kind,
             by=clock.now() + LONGEST_WARNING,
             life=lifetimes.refresh,
+            access=access,
             after=after,
             limit=_BATCH,
         )
@@ -104,32 +113,46 @@ async def _of_kind(
         after = rows[-1].grant
 
 
-def _declared(kind: Kind, connections: Connections, catalogue: Catalogue) -> Lifetimes | None:
-    """What the entry says; None: renewing moves the end, or nothing can be told."""
+def _declared(
+    kind: Kind, connections: Connections, catalogue: Catalogue
+) -> tuple[Lifetimes, bool] | None:
+    """What the entry says, and whether an access token near its end is a bad sign; None: renewing
+    moves the end, or nothing can be told.
+
+    Where the access token itself is exchanged, that happens weeks before its end: one that is
+    near it was not extended, and only a login brings another.
+    """
     try:
         connection = connections.get(kind.tenant, kind.connection)
         if connection is None:
             return None
-        lifetimes = catalogue.entry(kind.provider, connection).lifetimes
+        provider = catalogue.entry(kind.provider, connection)
     except WorkerError:
         return None
-    return lifetimes if lifetimes.refresh_fixed or not kind.renewable else None
+    lifetimes, access = provider.lifetimes, provider.spends == "at" or not kind.renewable
+    return (lifetimes, access) if lifetimes.refresh_fixed or access else None
 
 
-def _reckoned(lifetimes: Lifetimes | None, now: datetime) -> Callable[[Ending], datetime | None]:
+def _reckoned(
+    lifetimes: Lifetimes | None, now: datetime, *, access: bool
+) -> Callable[[Ending], datetime | None]:
     """The end of a grant, if now is the time to warn of it. `lifetimes` None: not renewable."""
 
-    def find(one: Ending) -> datetime | None:
-        if lifetimes is None:
-            began, end = one.issued_at, one.expires_at
-        else:
-            began = one.logged_in_at
-            end = absolute_end(
-                logged_in_at=began, refresh_expires_at=one.refresh_expires_at, lifetimes=lifetimes
-            )
+    def timely(began: datetime, end: datetime | None) -> datetime | None:
         warn_at = warning_time(logged_in_at=began, ends_at=end)
         if end is None or warn_at is None or end - began < LEAST_LIFE:
             return None
         return end if warn_at <= now < end else None
+
+    def find(one: Ending) -> datetime | None:
+        ends = [timely(one.issued_at, one.expires_at)] if access else []
+        if lifetimes is not None:
+            began, told = one.logged_in_at, one.refresh_expires_at
+            ends.append(
+                timely(began, absolute_end(
+                    logged_in_at=began, refresh_expires_at=told, lifetimes=lifetimes
+                ))
+            )  # fmt: skip
+        return min((end for end in ends if end is not None), default=None)
 
     return find

@@ -66,13 +66,24 @@ class LastDays:
         return [Kind(**row._mapping) for row in rows]
 
     def near(
-        self, kind: Kind, *, by: datetime, life: timedelta | None, after: GrantId | None, limit: int
+        self,
+        kind: Kind,
+        *,
+        by: datetime,
+        life: timedelta | None,
+        access: bool,
+        after: GrantId | None,
+        limit: int,
     ) -> Sequence[Ending]:
         """Not warned of yet, and ending before `by`; by id, from `after` on.
 
         Args:
             life: of the refresh token from the login on, where the answer did not tell its end.
+            access: an access token that ends counts too.
         """
+        ends = [_access_ends_before(by)] if access else []
+        if kind.renewable:
+            ends.append(_ends_before(by, life))
         where = [
             GrantRow.tenant == kind.tenant,
             GrantRow.connection == kind.connection,
@@ -80,7 +91,7 @@ class LastDays:
             GrantRow.renewable.is_(kind.renewable),
             _OPEN,
             _UNWARNED,
-            _ends_before(by, life) if kind.renewable else _access_ends_before(by),
+            or_(*ends),
         ]
         if after is not None:
             where.append(GrantRow.id > after)
@@ -98,9 +109,11 @@ class LastDays:
         return len(told)
 
     def _mark(self, connection: Connection, ending: Ending, end: datetime, now: datetime) -> bool:
-        told = func.coalesce(GrantRow.refresh_expires_at, literal(end, Instant()))
-        kept = case((GrantRow.renewable, told), else_=GrantRow.refresh_expires_at)
-        values: dict[Any, Any] = {GrantRow.warned_at: now, GrantRow.refresh_expires_at: kept}
+        values: dict[Any, Any] = {GrantRow.warned_at: now}
+        if end != ending.expires_at:  # an access token's end may yet be moved
+            told = func.coalesce(GrantRow.refresh_expires_at, literal(end, Instant()))
+            kept = case((GrantRow.renewable, told), else_=GrantRow.refresh_expires_at)
+            values[GrantRow.refresh_expires_at] = kept
         this = update(GrantRow).where(GrantRow.id == ending.grant, _OPEN, _UNWARNED)
         return connection.execute(this.values(values)).rowcount > 0
 

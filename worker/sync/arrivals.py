@@ -13,6 +13,7 @@ from worker.domain.exchange import ConnectionConfig, Lifetimes
 from worker.domain.grant import ExpiryKind, GrantKey, GrantPart
 from worker.domain.merge import Arrival
 from worker.domain.ports import Catalogue
+from worker.domain.schedule import of_a_login
 from worker.domain.secret import Secret
 
 # An event's time and `last_login` are written by different machines of Auth0's.
@@ -142,7 +143,7 @@ def _arrival(
         access_token_prefix=access_token.text()[:_PREFIX] if access_token else "",
         expires_told=expires_in is not None,
     )
-    kind, expires_at = ExpiryKind.UNTOLD, None
+    kind, expires_at, lifetimes = ExpiryKind.UNTOLD, None, provider.lifetimes
     if access_token is not None:
         told = provider.read_imported(
             access_token=access_token,
@@ -152,6 +153,7 @@ def _arrival(
             now=now,
         )
         kind, expires_at = ExpiryKind(told.kind), told.expires_at
+        lifetimes = of_a_login(lifetimes) if told.first else lifetimes
     required = connection.overrides.get("required_scopes")
     return Arrival(
         key=key,
@@ -160,7 +162,7 @@ def _arrival(
         provider=provider.name,
         spends=provider.spends,
         not_renewable=provider.not_renewable,
-        lifetimes=provider.lifetimes,
+        lifetimes=lifetimes,
         access_token=access_token,
         refresh_token=refresh_token,
         scope=scope,
