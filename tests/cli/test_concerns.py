@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -25,9 +26,10 @@ def grants(engine, vault, clock):
 
 
 @pytest.fixture
-def base(engine, vault):
+def base(engine, vault, clock):
     return SimpleNamespace(
         engine=engine,
+        clock=clock,
         catalogue=load_catalogue({}, allow_loopback=False),
         connections=lambda: ConnectionRepository(engine, vault),
     )
@@ -120,3 +122,18 @@ def test_a_refusal_is_told_by_what_its_number_means_with_the_users_concerned(bas
     assert "Conditional Access" in told[0]
     held = HandoutRepository(engine, AuditLog("n1")).by_id(parked)
     assert "exempt the application" in mending(base, held)
+
+
+def test_a_change_a_provider_announced_is_told_while_it_is_near_with_the_users_concerned(
+    base, grants, clock
+):
+    grants.add_connection(name="crm", strategy="oauth2", client_id="ours",
+        options={"tokenURL": "https://api.hubapi.com/oauth/v1/token"})  # fmt: skip
+    grants.add(connection="crm", provider="hubspot", strategy="oauth2", user_id="oauth2|1")
+    assert concerns(base, "acme") == {}  # more than half a year ahead
+    clock.advance((datetime(2026, 11, 28, tzinfo=UTC) - clock.now()).total_seconds())
+    [concern] = concerns(base, "acme")["crm"]
+    assert "2027-02-16 (in 80 days)" in concern.sentence
+    assert concern.sentence.endswith("(1 grants, 1 users)")
+    clock.advance(200 * 86_400)
+    assert concerns(base, "acme") == {}

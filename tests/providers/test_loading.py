@@ -14,7 +14,8 @@ from worker.domain.errors import ConfigurationError
 from worker.providers import load_catalogue, loading
 from worker.providers.schema import catalogue_schema
 
-# Auth0's strategies that issue OAuth tokens or at least exist (SDK 6.8.0), and yammer of old.
+# Auth0's strategies that issue OAuth tokens or at least exist (SDK 6.8.0), those gone from the
+# list, and the spellings of its event and log schemas.
 _STRATEGIES = """ad adfs amazon apple auth0 auth0-oidc asana atlassian baidu bitbucket bitly box
 cloudflare-mcp custom daccount dropbox dwolla email evernote evernote-sandbox exact facebook fitbit
 github gitlab google-apps google-oauth2 hubspot-mcp instagram ip line linear-mcp linkedin notion-mcp
@@ -22,7 +23,7 @@ oauth1 oauth2 office365 oidc okta paypal paypal-sandbox pingfederate planningcen
 salesforce-community salesforce-sandbox samlp sentry-mcp sharepoint shop shopify slack sms
 soundcloud thirtysevensignals twitter untappd untapped vkontakte waad weibo windowslive wordpress
 yahoo yandex
-yammer"""
+yammer renren miicard thecity aol oktawic"""
 STRATEGIES = _STRATEGIES.split()
 
 
@@ -37,6 +38,8 @@ def test_every_entry_says_where_its_facts_come_from(catalogue):
         assert entry.source, name
         assert entry.as_of is not None, name
         assert entry.confidence != "operator", name
+        if entry.changes:
+            assert entry.changes == sorted(entry.changes, key=lambda change: change.on)
         if entry.grant == "none":
             assert entry.nothing_to_renew, name
         if entry.dead_since:

@@ -38,6 +38,22 @@ CASES = {
     "slack for ever": ("slack", {}, {"has_refresh_token": False}, "slack-permanent"),
     "x oauth 1": ("twitter", {"protocol": "oauth1"}, {}, "twitter"),
     "x oauth 2": ("twitter", {"protocol": "oauth2"}, {}, "twitter-oauth2"),
+    "x, protocol not told, with a refresh token": ("twitter", {}, {}, "twitter-oauth2"),
+    "x, protocol not told, without": (
+        "twitter",
+        {},
+        {"has_refresh_token": False},
+        "twitter",
+    ),
+    "x oauth 1, whatever stands beside": (
+        "twitter",
+        {"protocol": "oauth1"},
+        {"has_refresh_token": True},
+        "twitter",
+    ),
+    "okta as the log schemas spell it": ("oktawic", {}, {}, "okta"),
+    "a database": ("auth0", {}, {}, "database"),
+    "gone from Auth0's list": ("renren", {}, {}, "gone"),
     "shopify offline": ("shopify", {}, {}, "shopify"),
     "shopify online": (
         "shopify",

@@ -10,6 +10,7 @@ from worker.domain.errors import WorkerError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import ExpiryKind, GrantState
 from worker.domain.held import HeldGrant, parked
+from worker.providers.changes import near, sentence
 from worker.store import outbox
 from worker.store.learning import LearningRepository
 from worker.store.overview import Overview
@@ -47,7 +48,7 @@ class Concern:
 
 
 def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
-    """By connection: grants that end and are not renewed, and providers that have changed."""
+    """By connection: grants that end and are not renewed; providers that have changed, or will."""
     configs = {config.name: config for config in base.connections().all(tenant)}
     found: dict[str, list[Concern]] = {}
     overview = Overview(base.engine)
@@ -63,6 +64,17 @@ def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
                     users=line.users,
                 )
             )
+    for line in overview.entries(tenant):
+        for told in _dated(base, configs.get(line.connection), line.provider):
+            found.setdefault(line.connection, []).append(
+                Concern(
+                    provider=line.provider,
+                    reason="provider_changes",
+                    told=told,
+                    grants=line.grants,
+                    users=line.users,
+                )
+            )
     changes = LearningRepository(base.engine, tell=outbox.add).changes(tenant)
     for connection, sentences in changes.items():
         found.setdefault(connection, []).extend(
@@ -70,6 +82,19 @@ def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
             for told in sentences
         )
     return found
+
+
+def _dated(base: Base, config: ConnectionConfig | None, entry: str) -> list[str]:
+    """What the provider has changed lately, or will before long."""
+    today = base.clock.now().date()
+    try:
+        kind = base.catalogue.entry(entry, config).kind if config is not None else None
+    except WorkerError:
+        return []
+    if kind is None:
+        return []
+    name = kind.entry.display_name
+    return [f"{name} {sentence(one, today)}" for one in near(kind.entry.changes, today)]
 
 
 def mending(base: Base, held: HeldGrant) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +23,7 @@ from worker.cli.output import (
     print_table,
 )
 from worker.cli.trying import dry_run, really_renew
+from worker.providers.changes import sentence
 from worker.store.overview import Overview
 
 providers = typer.Typer(help="What is known about each provider.", no_args_is_help=True)
@@ -57,9 +60,31 @@ def _row(name: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 @providers.command("show")
 def show(name: str, as_json: Json = False) -> None:
-    """One entry, whole, the operator's keys merged in."""
-    entry = msgspec.to_builtins(load_entries(_settings.load())[name])
-    print_json(entry) if as_json else print_facts(entry)
+    """One entry, whole, the operator's keys merged in, with what the provider changes and when.
+
+    Example: evergrant providers show hubspot
+    """
+    entry = load_entries(_settings.load())[name]
+    told = msgspec.to_builtins(entry)
+    if as_json:
+        print_json(told)
+        return
+    today = datetime.now(UTC).date()
+    told["changes"] = [sentence(change, today) for change in entry.changes]
+    print_facts({key: value for key, value in told.items() if not isinstance(value, list | dict)})
+    for key, value in told.items():
+        for line in _lines(value):
+            out.print(f"\n{key.replace('_', ' ')}" if line is None else f"  {line}", markup=False)
+
+
+def _lines(value: Any) -> Iterator[str | None]:
+    """Of a list or a table, a line each; None before the first: its heading."""
+    pairs = value.items() if isinstance(value, dict) else [("", one) for one in value or ()]
+    if isinstance(value, list | dict) and pairs:
+        yield None
+        for name, one in pairs:
+            told = " ".join(map(str, one)) if isinstance(one, list) else one
+            yield f"{name}: {told}" if name else f"- {told}"
 
 
 @providers.command("check")

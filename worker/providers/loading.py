@@ -25,6 +25,7 @@ from worker.providers.vocabulary import Entry
 OWN = frozenset(
     {"display_name", "strategies", "match_token_host", "match_token_path", "applies_when"}
     | {"dead_since", "dead_reason", "source", "as_of", "confidence", "extends"}
+    | {"grounds", "changes"}
     | {"account_claim"}  # what Auth0 takes for the user id differs by strategy
 )
 # Keys of a connection in evergrant.toml that are not the catalogue's.
@@ -120,9 +121,16 @@ def _inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
     for key, path in _paths(entry):
         if not paths.SPELLING.fullmatch(path):
             yield key, f"'{path}' is not a path such as error.code or errors[0].type"
+    yield from _ground_inconsistencies(entry)
     for expiry in entry.expiry:
         if (expiry.form == "declared") == bool(expiry.path):
             yield "expiry", f"form '{expiry.form}' needs a path, 'declared' has none"
+
+
+def _ground_inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:
+    for key in entry.grounds:
+        if key.partition(".")[0] not in Entry.__struct_fields__:
+            yield "grounds", f"'{key}' is no key{suggestion(key, Entry.__struct_fields__)}"
 
 
 def _first_inconsistencies(entry: Entry) -> Iterator[tuple[str, str]]:

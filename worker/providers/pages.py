@@ -85,7 +85,8 @@ def page(kind: Kind) -> str:
         _revocation(entry),
         "## Using the token",
         _use(entry),
-        _section("## Sources", entry.source),
+        _section("## Changes", _changes(entry)),
+        _section("## Sources", [*entry.source, *_grounds(entry)]),
         f"Facts of {entry.as_of}; grounds: {_CONFIDENCE[entry.confidence]}. Each key can be "
         f"overridden in `[providers.{kind.name}]` of `evergrant.toml`, see "
         "[the catalogue](../catalogue.md).",
@@ -248,6 +249,15 @@ def _revocation(entry: Entry) -> str:
     by_hand = revoke.by_hand or "the account's settings, under connected or authorised apps"
     said.append(f"By hand: {by_hand}.")
     return " ".join(said)
+
+
+def _changes(entry: Entry) -> list[str]:
+    return [" ".join(filter(None, [f"{c.on}: {c.what}", c.advice])) for c in entry.changes]
+
+
+def _grounds(entry: Entry) -> list[str]:
+    """What rests on something else than the entry as a whole."""
+    return [f"`{key}`: {ground}" for key, ground in entry.grounds.items()]
 
 
 def _use(entry: Entry) -> str:

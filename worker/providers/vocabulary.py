@@ -158,6 +158,14 @@ class Call(Table, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Dated(Table, frozen=True, kw_only=True):
+    """What a provider changed on a day, or has announced to change."""
+
+    on: dt.date
+    what: str
+    advice: str = ""
+
+
 class Entry(Table, frozen=True, kw_only=True):
     """One provider."""
 
@@ -217,6 +225,8 @@ class Entry(Table, frozen=True, kw_only=True):
     source: list[str] = []
     as_of: dt.date | None = None
     confidence: Literal["documented", "code", "reported", "operator"] = "operator"
+    grounds: dict[str, str] = {}  # keys of this entry that rest on something else
+    changes: list[Dated] = []  # told by `providers show`, and by the doctor while they are near
 
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -13,8 +13,10 @@ from sqlalchemy import (
     and_,
     case,
     func,
+    literal,
     or_,
     select,
+    true,
 )
 
 from worker.domain.grant import ExpiryKind, GrantState
@@ -51,7 +53,7 @@ class QueueLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnrenewableLine:
-    """Living grants of one entry on one connection that are not renewed, and why, counted."""
+    """Living grants of one entry on one connection, and why they are not renewed, counted."""
 
     connection: str
     provider: str
@@ -146,12 +148,19 @@ class Overview:
         ends = GrantRow.expiry != ExpiryKind.NEVER.value
         return self._by_reason(tenant, and_(GrantRow.renewable.is_(False), ends))
 
-    def _by_reason(self, tenant: str, which: ColumnElement[bool]) -> list[UnrenewableLine]:
+    def entries(self, tenant: str) -> list[UnrenewableLine]:
+        """Living grants of each entry on each connection, whatever their state. A scan."""
+        return self._by_reason(tenant, true(), told=False)
+
+    def _by_reason(
+        self, tenant: str, which: ColumnElement[bool], *, told: bool = True
+    ) -> list[UnrenewableLine]:
+        columns = [GrantRow.connection, GrantRow.provider, *([GrantRow.reason] if told else [])]
         query = (
             select(
                 GrantRow.connection.label("connection"),
                 GrantRow.provider.label("provider"),
-                func.coalesce(GrantRow.reason, "").label("reason"),
+                (func.coalesce(GrantRow.reason, "") if told else literal("")).label("reason"),
                 func.count().label("grants"),
                 func.count(GrantRow.user_id.distinct()).label("users"),
             )
@@ -160,8 +169,8 @@ class Overview:
                 GrantRow.state.not_in(_GONE),
                 which,
             )
-            .group_by(GrantRow.connection, GrantRow.provider, GrantRow.reason)
-            .order_by(GrantRow.connection, GrantRow.provider, GrantRow.reason)
+            .group_by(*columns)
+            .order_by(*columns)
         )
         with reading(self._engine) as connection:
             return [UnrenewableLine(**row) for row in connection.execute(query).mappings()]
