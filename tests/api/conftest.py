@@ -34,7 +34,6 @@ class World:
         self.tombstones = TombstoneRepository(engine, self.audit, outbox.add)
         self.routes = []
         self.subjects = None
-        self.dying = False  # whether a renewal kills the access token before it
 
     def app(self):
         clock = YieldingClock(self.clock)
@@ -46,7 +45,6 @@ class World:
                 hints=self.renewer,
                 clock=clock,
                 offload=in_place,
-                dies_when_renewed=lambda _provider: self.dying,
             ),
             explain=Explain(grants=self.repository, clock=clock, offload=in_place),
             requests=Requests(

@@ -14,6 +14,7 @@ from worker.domain.grant import ExpiryKind, GrantId
 from worker.domain.schedule import (
     UNTOLD_LIFE,
     absolute_end,
+    earliest,
     renewal_time,
     spread_of,
     warning_time,
@@ -35,6 +36,7 @@ def lifetimes(
     margin: timedelta | None = None,
     not_before: timedelta | None = None,
     keepalive: timedelta | None = None,
+    max_early: timedelta | None = None,
 ) -> Lifetimes:
     return Lifetimes(
         access=access,
@@ -43,6 +45,7 @@ def lifetimes(
         margin=margin,
         not_before=not_before,
         keepalive=keepalive,
+        max_early=max_early,
     )
 
 
@@ -56,6 +59,28 @@ def due(life: timedelta, spread: float, **declared: timedelta | None) -> datetim
     )
     assert when is not None
     return when
+
+
+@given(life=lives, margin=margins, early=margins, not_before=margins, spread=spreads)
+def test_nothing_falls_due_before_the_provider_would_take_it(
+    life, margin, early, not_before, spread
+):
+    """Exact refuses what comes sooner than half a minute before expiry, Instagram the first day."""
+    declared = {"margin": margin, "max_early": early, "not_before": not_before}
+    when = due(life, spread, **declared)
+    bound = earliest(T0, T0 + life, lifetimes(**declared))
+    assert (bound is None) == (early is None and not_before is None)
+    assert bound is None or when >= bound
+    if not_before is None:
+        assert when < T0 + life
+    if early is not None:
+        assert when >= T0 + life - early
+
+
+@pytest.mark.parametrize("expires_at", [None, T0])
+def test_what_is_over_or_ends_nobody_knows_when_waits_for_no_end(expires_at):
+    """Auth0's copy without a time of issue counts as over: asked about at once."""
+    assert earliest(T0, expires_at, lifetimes(max_early=SECOND)) is None
 
 
 @given(life=lives, margin=margins, spread=spreads)

@@ -22,6 +22,7 @@ from worker.domain.grant import ExpiryKind
 from worker.domain.secret import Secret
 from worker.providers import Catalogue, load_catalogue
 from worker.providers.provider import Kind
+from worker.providers.vocabulary import duration
 from worker.rehearsal import (
     ConnectionSpec,
     Profile,
@@ -242,7 +243,9 @@ def test_the_class_is_never_laxer_than_the_provider(name: str) -> None:
     assert kind.rotation in allowed[plays.rotation]
     if kind.rotation is Rotation.G:
         assert kind.grace_seconds <= plays.grace_s
-    assert kind.entry.lifetimes.access_ends_at_refresh == (plays.kills_access_after_s == 0)
+    survives = duration(kind.entry.lifetimes.access_after_refresh)
+    said = None if survives is None else survives.total_seconds()
+    assert said == plays.kills_access_after_s
     if life := kind.lifetimes.access:
         assert life.total_seconds() <= plays.access_lifetime_s
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -25,6 +26,7 @@ from worker.handout import Explain, Handout
 from worker.ingress import TenantDoors, basic, bearer, custom, routes, verbatim
 from worker.monitoring.logs import logger
 from worker.providers import Catalogue
+from worker.providers.vocabulary import duration
 from worker.revocation import Requests
 from worker.settings import Settings, TenantSettings
 from worker.store.api_keys import ApiKeyRepository
@@ -49,7 +51,7 @@ def build_web(settings: Settings) -> FastAPI:
             hints=base.hints,
             clock=clock,
             offload=offload,
-            dies_when_renewed=dies_when_renewed(base.catalogue),
+            outlives_renewal=outlives_renewal(base.catalogue),
         ),
         explain=Explain(grants=grants, clock=clock, offload=offload),
         requests=Requests(
@@ -92,10 +94,13 @@ def subjects_of(settings: Settings) -> Subjects:
     return Subjects(trusted, KeySets(addresses))
 
 
-def dies_when_renewed(catalogue: Catalogue) -> Callable[[str], bool]:
-    """Whether an entry's old access token ends at the renewal, so that no cache may outlive it."""
-    names = {n for n in catalogue.names() if catalogue[n].lifetimes.access_ends_at_refresh}
-    return names.__contains__
+def outlives_renewal(catalogue: Catalogue) -> Mapping[str, timedelta]:
+    """Entry to how long an old access token outlives a renewal, where that is shorter than its
+    own life: no cache may keep it for longer."""
+    told = {
+        name: duration(catalogue[name].lifetimes.access_after_refresh) for name in catalogue.names()
+    }
+    return {name: life for name, life in told.items() if life is not None}
 
 
 def doors_of(tenant: TenantSettings) -> TenantDoors:

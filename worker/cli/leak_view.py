@@ -64,7 +64,7 @@ def _old_tokens(base: Base, line: PlanLine) -> str:
 
 def _entry_ends_old(base: Base, provider: str) -> bool:
     known = provider in base.catalogue.names()
-    return known and base.catalogue[provider].lifetimes.access_ends_at_refresh
+    return known and base.catalogue[provider].lifetimes.access_after_refresh == "0s"
 
 
 def print_stopped(stopped: Stopped) -> None:

@@ -113,6 +113,7 @@ class Lifetimes:
     keepalive: timedelta | None  # renew at least this often, or the grant dies of silence
     refresh_fixed: bool = False  # the refresh token ends so long after the login, whatever we do
     first: timedelta | None = None  # of a login's token, which is exchanged once before renewals
+    max_early: timedelta | None = None  # before expiry; what comes sooner is refused
     active_within: timedelta | None = None  # after a login; later nobody is served by renewing
 
 

@@ -126,20 +126,22 @@ def tells_its_life(before: HeldGrant, after: HeldGrant, ask: Ask) -> bool:
     )
 
 
-def use_until(held: HeldGrant, now: datetime, *, dies_when_renewed: bool) -> datetime:
+def use_until(
+    held: HeldGrant, now: datetime, *, after_renewal: timedelta | None = None
+) -> datetime:
     """Until when a caller may keep the access token without asking again (I10).
 
     Args:
-        dies_when_renewed: the provider ends the old access token at the renewal, before its
-            `expires_at`; then the renewal's time is the end.
+        after_renewal: how long the old access token outlives the renewal, where the provider ends
+            it before its `expires_at`; None: it does not.
     Returns: UTC, in [now, now + 15 min].
     """
     ends = [now + LONGEST_USE]
     if held.expires_at is not None:
         leeway = min(LEEWAY, (held.expires_at - held.issued_at) / 10)
         ends.append(held.expires_at - leeway)
-    if dies_when_renewed and held.due_at is not None:
-        ends.append(held.due_at)
+    if after_renewal is not None and held.due_at is not None:
+        ends.append(held.due_at + after_renewal)
     return max(now, min(ends))
 
 

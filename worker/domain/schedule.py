@@ -40,7 +40,7 @@ def renewal_time(
         spread: in [0, 1), constant per grant; keeps grants issued together apart.
         refresh_expires_at: when the refresh token itself ends, if that is known.
     Returns: UTC; never before half of the life that binds, never after two thirds of an idle
-        limit, and never before `not_before` (which wins: the provider would refuse). Of a token
+        limit, and never before `earliest` (which wins: the provider would refuse). Of a token
         that came expired: `issued_at`, that is now.
     Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.1 (`expires_in`, seconds)
     """
@@ -60,13 +60,28 @@ def renewal_time(
     ]
     if not asked:
         return None
-    return max(min(asked), issued_at + (lifetimes.not_before or timedelta(0)))
+    return max(min(asked), earliest(issued_at, expires_at, lifetimes) or issued_at)
+
+
+def earliest(
+    issued_at: datetime, expires_at: datetime | None, lifetimes: Lifetimes
+) -> datetime | None:
+    """Before when the provider would refuse to renew; None: it never does.
+
+    A token that came expired, or whose end is not told, is not made to wait for its end.
+    """
+    times = []
+    if lifetimes.not_before is not None:
+        times.append(issued_at + lifetimes.not_before)
+    if lifetimes.max_early is not None and expires_at is not None and expires_at > issued_at:
+        times.append(expires_at - lifetimes.max_early)
+    return max(times, default=None)
 
 
 def of_a_login(lifetimes: Lifetimes) -> Lifetimes:
     """For a login's token that has to be exchanged once before it can be renewed: it lives
     shortly, and the rule that forbids early renewals is not for it."""
-    return replace(lifetimes, access=lifetimes.first, margin=None, not_before=None)
+    return replace(lifetimes, access=lifetimes.first, margin=None, not_before=None, max_early=None)
 
 
 def in_vain(*, logged_in_at: datetime, lifetimes: Lifetimes, now: datetime) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -64,14 +64,14 @@ class Handout:
         hints: Hints,
         clock: Clock,
         offload: Offload,
-        dies_when_renewed: Callable[[str], bool] = lambda _provider: False,
+        outlives_renewal: Mapping[str, timedelta] | None = None,
         patience: timedelta = PATIENCE,
     ) -> None:
         self._grants = grants
         self._vault = vault
         self._clock = clock
         self._offload = offload
-        self._dies_when_renewed = dies_when_renewed
+        self._outlives_renewal = outlives_renewal or {}
         self._find = Grouped(grants.find_many, offload)
         self._record = Grouped(self._write, offload)
         self._forced = Forced(
@@ -187,11 +187,12 @@ class Handout:
             key=holder.access_key,
         )
         now = self._clock.now()
-        dies = self._dies_when_renewed(holder.provider)
         return Handed(
             grant=replace(holder, id=asked_for.id, key=asked_for.key, user_id=asked_for.user_id),
             access_token=access_token,
-            use_until=use_until(holder, now, dies_when_renewed=dies),
+            use_until=use_until(
+                holder, now, after_renewal=self._outlives_renewal.get(holder.provider)
+            ),
             at=now,
         )
 

@@ -190,6 +190,9 @@ def _renewal(kind: Kind) -> str:
         "Class": f"{kind.rotation}. {_ROTATION[kind.rotation]}",
         "Grace after a refresh": entry.rotation_grace if kind.rotation is Rotation.G else "",
         "Access token lives": lives.access,
+        "An old access token outlives a refresh by": {"0s": "nothing: it ends at once"}.get(
+            lives.access_after_refresh, lives.access_after_refresh
+        ),
         "Refresh token lives": f"{lives.refresh}, from the {lives.refresh_from}"
         if lives.refresh
         else "",
@@ -198,6 +201,7 @@ def _renewal(kind: Kind) -> str:
         "Renewed before expiry by": timing.margin,
         "Renewed only within": f"{timing.active_within} of a login" if timing.active_within else "",
         "Never renewed sooner after issue than": timing.not_before,
+        "Never renewed sooner before expiry than": timing.max_early,
         "Renewed at least every": timing.keepalive,
         "At most": f"{entry.limits.concurrency} at once, {entry.limits.per_second:g} a second"
         + (f" ({entry.limits.note})" if entry.limits.note else ""),

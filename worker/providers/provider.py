@@ -72,6 +72,7 @@ class Kind:
             margin=duration(timing.margin),
             not_before=duration(timing.not_before),
             keepalive=duration(timing.keepalive),
+            max_early=duration(timing.max_early),
             refresh_fixed=lives.refresh_from == "login" or active_within is not None,
             first=duration(first.lives) if (first := self.entry.first) else None,
             active_within=active_within,

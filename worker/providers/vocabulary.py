@@ -102,7 +102,9 @@ class Lifetimes(Table, frozen=True, kw_only=True):
     refresh: Duration = ""  # absolute
     refresh_from: Literal["issue", "login"] = "issue"  # "login": a refresh does not extend it
     idle: Duration = ""  # dies when unused for so long
-    access_ends_at_refresh: bool = False  # whatever `expires_in` said of the old access token
+    access_after_refresh: Duration = (
+        ""  # an old access token, whatever `expires_in` said; "0s": at once
+    )
 
 
 class First(Table, frozen=True, kw_only=True):
@@ -122,6 +124,7 @@ class Timing(Table, frozen=True, kw_only=True):
 
     margin: Duration = ""  # before expiry
     not_before: Duration = ""  # after issue
+    max_early: Duration = ""  # before expiry; what comes sooner is refused
     keepalive: Duration = ""  # at least this often
     active_within: Duration = ""  # after a login; later, renewing brings nothing of use
 

@@ -8,7 +8,7 @@ from worker.domain.attempt import OTHER_ACCOUNT, Brought
 from worker.domain.exchange import Reading, Rotation, Salvaged
 from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet, is_account_of
 from worker.domain.ports import Notice, Vault
-from worker.domain.schedule import renewal_time, spread_of
+from worker.domain.schedule import earliest, renewal_time, spread_of
 from worker.domain.secret import Secret
 from worker.renewal.endings import notice_of
 from worker.renewal.prepared import Prepared
@@ -73,7 +73,6 @@ class Salvager:
     def _renewed(self, prepared: Prepared, tokens: TokenSet) -> Brought:
         claim, lifetimes = prepared.claim, prepared.provider.lifetimes
         echoed = self._echoed(prepared, tokens)
-        not_before = lifetimes.not_before
         return self._sealed(
             claim,
             tokens.access_token,
@@ -92,7 +91,7 @@ class Salvager:
                 spread=spread_of(claim.grant),
                 refresh_expires_at=tokens.refresh_expires_at,
             ),
-            not_before=tokens.issued_at + not_before if not_before else None,
+            not_before=earliest(tokens.issued_at, tokens.expires_at, lifetimes),
             echoed=echoed,
             notices=(
                 *((notice_of(claim, "same_refresh_token", "C22"),) if echoed else ()),

@@ -10,7 +10,7 @@ from typing import Any
 from worker.domain.grant import ExpiryKind, Fingerprint, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.merge import Arrival, Theirs, Why
 from worker.domain.ports import Vault
-from worker.domain.schedule import renewal_time, spread_of
+from worker.domain.schedule import earliest, renewal_time, spread_of
 from worker.domain.secret import Secret
 
 
@@ -50,7 +50,6 @@ def current_of(
     own_rt = prints.rt if alias_of is None else None
     issued_at = arrival.issued_at or now
     idle = state is not GrantState.ACTIVE or not renewable or alias_of is not None
-    not_before = arrival.lifetimes.not_before
     return {
         "strategy": arrival.strategy,
         "provider": arrival.provider,
@@ -71,7 +70,7 @@ def current_of(
         "expires_at": arrival.expires_at,
         "refresh_expires_at": None,
         "logged_in_at": issued_at,
-        "not_before": issued_at + not_before if not_before else None,
+        "not_before": earliest(issued_at, arrival.expires_at, arrival.lifetimes),
         "due_at": None if idle else _due(row["id"], arrival, now),
         "failures": 0,
         "last_error": None,
