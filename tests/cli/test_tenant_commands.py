@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,7 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from tests.cli.conftest import TENANT
 from tests.grants import GrantTable
@@ -31,9 +35,8 @@ from worker.rehearsal import ConnectionSpec, RunningStage, StageSettings, rehear
 from worker.store.engine import reading, writing
 from worker.store.merging import Merged, MergeRepository
 from worker.store.pulls import PullRepository, user_subject
-from worker.store.tables import AuditRow, ConnectionRow, GrantRow, OutboxRow
+from worker.store.tables import AuditRow, ConnectionRow, GrantRow, OutboxRow, TenantRow
 from worker.sync import Puller
-from worker.sync.backfill import FileCheckpoint
 
 GOOGLE = "google-oauth2"
 CONNECTIONS = (
@@ -179,35 +182,105 @@ def test_a_tenant_of_more_users_than_a_search_shows_is_read_whole(
     assert sorted(pulled) == sorted(crowd)
 
 
-def test_a_backfill_that_was_killed_goes_on_where_it_was(stage, base, evergrant, monkeypatch):
-    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(130)])
-    before = stage.ledger()["management_requests"].get("users", 0)
-    saved: list[Any] = []
-    save = FileCheckpoint.save
-
-    def die(self: FileCheckpoint, state: dict[str, Any]) -> None:
-        save(self, state)
-        saved.append(state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(FileCheckpoint, "save", die)
-    evergrant("sync", "users", code=130)
-    monkeypatch.setattr(FileCheckpoint, "save", save)
-    assert len(saved) == 1
-    told = evergrant("sync", "users")
-    assert told["done"] == 30
+@pytest.mark.parametrize("how", ["by search", "by a list", "by export"])
+def test_a_backfill_that_was_killed_goes_on_where_it_was(stage, base, evergrant, tmp_path, how):
+    """A process of its own, killed outright once it has saved its place."""
+    crowd = stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(330)])
+    (tmp_path / "ids.txt").write_text("\n".join(crowd))
+    more = {"by search": [], "by a list": ["--ids", str(tmp_path / "ids.txt")],
+            "by export": ["--export"]}[how]  # fmt: skip
+    command = [sys.executable, "-m", "worker.cli", "sync", "users", *more]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: places(base))
+    killed.kill()
+    killed.wait()
+    (saved,) = places(base)
+    assert 0 < saved["done"] < 330
+    before = stage.ledger()["management_requests"]["users"]
+    told = evergrant("sync", "users", *more)
+    assert (told["done"], told["total"], told["before"]) == (330, 330, saved["done"])
     asked = stage.ledger()["management_requests"]["users"] - before
-    assert asked <= 130 + 8  # nobody twice; the rest are pages of the search
+    assert asked <= 330 - saved["done"] + 8  # nobody twice; the rest are pages of the search
+    assert places(base) == []
+    assert not list(base.settings.data_dir.glob("export-*"))
+    assert count_of_grants(base) == 330
 
 
-def test_ids_come_from_a_file_or_a_pipe(stage, base, evergrant, tmp_path, monkeypatch):
+def places(base: Base) -> list[dict[str, Any]]:
+    """Of backfills under way: what was saved."""
+    with reading(base.engine) as connection:
+        kept = connection.execute(select(TenantRow.backfill)).scalars().all()
+    return [one["state"] for told in kept for one in told.values() if one["state"]]
+
+
+def count_of_grants(base: Base) -> int:
+    with reading(base.engine) as connection:
+        return connection.execute(select(func.count()).select_from(GrantRow)).scalar_one()
+
+
+def until(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_backfill_says_on_interruption_how_to_go_on(stage, base):
+    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(330)])
+    command = [sys.executable, "-m", "worker.cli", "sync", "users"]
+    stopped = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: places(base))
+    stopped.send_signal(signal.SIGINT)
+    _, said = stopped.communicate(timeout=30)
+    assert stopped.returncode == 130
+    assert "the same command goes on there" in said
+    assert "Traceback" not in said
+
+
+def test_ids_come_from_a_file_a_pipe_or_an_export(stage, base, evergrant, tmp_path, monkeypatch):
     rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
-    (tmp_path / "ids.txt").write_text(f"{rosa}\n\n")
-    assert evergrant("sync", "users", "--ids", str(tmp_path / "ids.txt"))["done"] == 1
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{emil}\nnobody|1\n"))
+    listed = tmp_path / "ids.txt"
+    listed.write_text(f"# those of yesterday\r\n{rosa}\r\n\r\n{rosa}\n", encoding="utf-8-sig")
+    assert evergrant("sync", "users", "--ids", str(listed))["done"] == 1
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{emil}\nx|1\n".encode())))
     told = evergrant("sync", "users", "--ids", "-")
     assert (told["done"], told["gone"]) == (1, 1)
+    exported = tmp_path / "acme.json.gz"
+    exported.write_bytes(
+        gzip.compress(f'{{"user_id":"{rosa}"}}\n{{"user_id":"{emil}"}}\n'.encode())
+    )
+    assert evergrant("sync", "users", "--ids", str(exported))["done"] == 2
+    assert evergrant("sync", "users", "--export")["done"] == 2
     assert len(grants_of(base, rosa)) == len(grants_of(base, emil)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"google-oauth2|1\nrosa@acme.example\n", "line 2: 'rosa@acme.example' is no Auth0 user"),
+        (b'{"user_id": 7}\n', "line 1"),
+        (b'{"email": "rosa@acme.example"}\n', "line 1"),
+        (b"google-oauth2|\x1b[2J\n", "line 1"),
+        (b"auth0|" + b"9" * 2000, "line 1"),
+        (b"\xff\xfe\x00\x01", "not a text file"),
+        (b"\x1f\x8b\x08\x00damaged", "gzip"),
+        (b"\n# nobody\n", "no user id in it"),
+        (None, "No such file"),
+    ],
+)
+def test_a_list_with_a_mistake_in_it_is_refused_before_anybody_is_read(
+    stage, base, evergrant, tmp_path, content, says
+):
+    path = tmp_path / "ids.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert says in evergrant("sync", "users", "--ids", str(path), code=2).replace("\n", " ")
+    assert stage.ledger()["management_requests"] == {}
+
+
+def test_a_plan_without_exports_says_so(evergrant, stage, base):
+    stage.call(setattr, stage.stage.management.buckets, "plan", "free")
+    assert "plan does not include" in evergrant("sync", "users", "--export", code=2)
 
 
 def test_the_nightly_round_goes_on_where_a_killed_worker_left_it(

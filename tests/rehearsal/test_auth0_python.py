@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +18,7 @@ from auth0.management.errors import (
     TooManyRequestsError,
     UnauthorizedError,
 )
+from auth0.management.types import CreateExportUsersFields
 
 from tests.rehearsal.conftest import Start, management_token
 from worker.rehearsal import RunningStage
@@ -152,3 +155,36 @@ def test_paging_ends_at_a_thousand(stage: RunningStage, sdk: Connect) -> None:
     with pytest.raises(BadRequestError) as refused:
         sdk(stage).users.list(page=10, per_page=100)
     assert refused.value.body["errorCode"] == "invalid_paging"
+
+
+def test_it_exports_users_by_a_job(stage: RunningStage, sdk: Connect) -> None:
+    ids = stage.do("logins", connection="github", subjects=["rosa", "emil"])
+    github = stage.stage.tenant.connections["github"].id
+    stage.login("acme-tracker", "ida")
+    client = sdk(stage)
+    job = client.jobs.users_exports.create(
+        connection_id=github, format="json", fields=[CreateExportUsersFields(name="user_id")]
+    )
+    assert (job.type, job.status) == ("users_export", "pending")
+    while (job := client.jobs.get(job.id)).location is None:
+        assert job.percentage_done is not None
+    assert job.status == "completed"
+    with httpx.Client(transport=Redirected(stage), trust_env=False) as http:
+        lines = gzip.decompress(http.get(job.location).content).splitlines()
+        refused = http.get(job.location, headers={"authorization": "Bearer x"})
+    assert [json.loads(line)["user_id"] for line in lines] == ids
+    assert refused.status_code == 400
+    with pytest.raises(NotFoundError):
+        client.jobs.get("job_of_nobody")
+
+
+def test_it_searches_and_counts(stage: RunningStage, sdk: Connect) -> None:
+    stage.do("logins", connection="github", subjects=["rosa", "emil"])
+    stage.login("acme-tracker", "ida")
+    found = sdk(stage).users.list(
+        q='identities.connection:"github"', fields="user_id", include_totals=True, per_page=1
+    )
+    assert [one.user_id for one in found] == ["github|rosa", "github|emil"]
+    assert (found.response.total, found.response.limit) == (2, 1)
+    assert found.items is not None
+    assert found.items[0].identities is None

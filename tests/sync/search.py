@@ -27,6 +27,8 @@ class Search:
         hits = [
             {"user_id": u, "created_at": at} for u, at in self.users if self.matches(u, at, query)
         ]
+        if request.url.params.get("include_totals") == "true":
+            return httpx.Response(200, json={"total": len(hits), "users": hits[:1]})
         return httpx.Response(200, json=hits[page * 100 : page * 100 + 100])
 
     @staticmethod

@@ -13,7 +13,7 @@ import pytest
 
 from tests.auth0.fakes import in_place
 from tests.clock import FakeClock
-from tests.sync.world import World
+from tests.sync.world import World, backfill_of
 from worker.auth0 import Budget, Credentials, ManagementApi, Priority, plan_named
 from worker.domain.errors import NotFoundError, TransientError
 from worker.domain.held import Withheld
@@ -23,7 +23,7 @@ from worker.store import outbox
 from worker.store.audit import AuditLog
 from worker.store.tenants import TenantRepository
 from worker.store.withholding import WithholdingRepository
-from worker.sync import Backfill, Departures, LogPoll
+from worker.sync import Departures, LogPoll
 
 Make = Callable[..., tuple[RunningStage, World]]
 
@@ -174,7 +174,7 @@ async def test_a_backfill_and_live_logins_together_never_hit_the_tenants_limit(m
         for user_id in crowd[:10]:
             await patiently(world, user_id)
 
-    backfill = Backfill(world.api, world.puller, clock=world.clock)
+    backfill = backfill_of(world)
     _, progress = await asyncio.gather(live(), backfill.users(crowd))
     assert progress.done == 60
     assert stage.stage.management.buckets.refused == 0
@@ -219,7 +219,7 @@ async def patiently(world: World, user_id: str) -> None:
 async def test_every_user_and_connection_of_the_tenant_is_found(make):
     stage, world = make()
     crowd = logins(stage, 104)
-    backfill = Backfill(world.api, world.puller, clock=world.clock)
+    backfill = backfill_of(world)
     assert (await backfill.users()).done == 104
     assert world.findings.users("acme", after="", limit=1000) == sorted(crowd)
     await backfill.connections()

@@ -1,119 +1,21 @@
-"""Backfill, reconcile, diff, and the log poll."""
+"""Reconcile, diff, and the log poll."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from tests.auth0.fakes import in_place
-from tests.clock import T0
-from tests.sync.search import Search
-from tests.sync.world import ROSA, World, identity
-from worker.auth0 import Priority
-from worker.domain.errors import ConfigurationError, PermanentError
+from tests.sync.world import World, identity
+from worker.domain.errors import ConfigurationError
 from worker.store.comparing import Comparison
-from worker.sync import Backfill, Diff, LogPoll, Reconcile
-from worker.sync.backfill import FileCheckpoint
+from worker.sync import Diff, LogPoll, Reconcile
 
 
 @pytest.fixture
 def world(sqlite_engine, vault) -> World:
     return World(sqlite_engine, vault)
-
-
-class Reader:
-    """A puller that only notes whom it was asked for."""
-
-    def __init__(self) -> None:
-        self.users: list[str] = []
-
-    async def user(self, tenant: str, user_id: str, *, priority: Priority) -> None:
-        assert priority is Priority.BACKFILL
-        self.users.append(user_id)
-
-
-def crowd(count: int, *, at_once: int = 3) -> list[tuple[str, str]]:
-    """Users in the order of their creation, some in the very same moment."""
-    moments = (T0 + timedelta(seconds=number // at_once) for number in range(count))
-    return [(f"auth0|{n}", at.strftime("%FT%T.000Z")) for n, at in enumerate(moments)]
-
-
-def backfill(world: World, reader: Any = None) -> Backfill:
-    return Backfill(world.api, reader or world.puller, clock=world.clock)
-
-
-async def test_every_user_is_found_although_a_search_shows_a_thousand(world):
-    users = crowd(2_345)
-    Search(world, users)
-    reader, seen = Reader(), []
-    progress = await backfill(world, reader).users(report=lambda p: seen.append(p.done))
-    assert progress.done == 2_345
-    assert sorted(reader.users) == sorted(user_id for user_id, _ in users)
-    assert seen == sorted(seen)
-    assert len(seen) > 20
-
-
-async def test_a_backfill_that_was_stopped_goes_on_where_it_was(world, tmp_path):
-    Search(world, crowd(450))
-    checkpoint, reader = FileCheckpoint(tmp_path / "sync.json"), Reader()
-
-    def stop(progress: Any) -> None:
-        if progress.done == 300:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        await backfill(world, reader).users(checkpoint=checkpoint, report=stop)
-    progress = await backfill(world, reader).users(checkpoint=checkpoint)
-    assert 150 <= progress.done <= 250  # one page is read twice, none is left out
-    assert len(set(reader.users)) == 450
-
-
-async def test_a_list_of_ids_is_resumed_by_its_place(world, tmp_path):
-    ids = [user_id for user_id, _ in crowd(250)]
-    checkpoint, reader = FileCheckpoint(tmp_path / "sync.json"), Reader()
-    checkpoint.save({"done": 200})
-    progress = await backfill(world, reader).users(ids, checkpoint=checkpoint)
-    assert (progress.done, progress.total) == (50, 250)
-    assert reader.users == ids[200:]
-
-
-async def test_a_thousand_users_of_one_moment_ask_for_a_list(world):
-    Search(world, crowd(1_100, at_once=2_000))
-    with pytest.raises(PermanentError, match="list of ids"):
-        await backfill(world, Reader()).users()
-
-
-async def test_single_failures_do_not_stop_a_backfill(world):
-    world.user(identity())
-    world.auth0.on("/users/broken%7C1", (500, {}))
-    progress = await backfill(world).users([ROSA, "broken|1", "nobody|1"])
-    assert (progress.done, progress.gone, progress.failed) == (1, 1, ("broken|1",))
-
-
-async def test_a_missing_scope_does(world):
-    world.auth0.on("/users/google-oauth2%7C1", (403, {"errorCode": "insufficient_scope"}))
-    with pytest.raises(ConfigurationError):
-        await backfill(world).users([ROSA])
-
-
-async def test_a_backfill_draws_last_from_the_budget(world):
-    world.user(identity())
-    await backfill(world).users([ROSA])
-    user_read = next(taken for taken in world.shared.taken if taken["reserve"])
-    assert user_read["reserve"] > 0
-
-
-async def test_all_connections_are_read_and_lost_ones_noted(world):
-    github = {"id": "con_gh", "name": "github", "strategy": "github", "options": {"client_id": "x"}}
-    await world.puller.connection("acme", "google-oauth2")
-    world.connection(github)
-    world.auth0.on("/connections", (200, {"connections": [github]}), (200, [github]))
-    world.auth0.on("/connections/con_google", (404, {}))
-    progress = await backfill(world).connections(known=["google-oauth2"])
-    assert (progress.done, progress.gone) == (1, 1)
-    assert [config.name for config in world.connections.all("acme")] == ["github"]
 
 
 # ------------------------------------------------------------------ reconcile

@@ -14,13 +14,14 @@ from worker.domain.event import Event, Source, Trigger
 from worker.domain.grant import GrantId
 from worker.providers import load_catalogue
 from worker.store.audit import AuditLog
+from worker.store.backfills import BackfillRepository
 from worker.store.connections import ConnectionRepository
 from worker.store.engine import reading
 from worker.store.findings import FindingRepository
 from worker.store.merging import MergeRepository
 from worker.store.pulls import PullRepository
 from worker.store.tables import GrantRow
-from worker.sync import Puller
+from worker.sync import Backfill, Puller
 from worker.vault import AesVault
 
 ROSA = "google-oauth2|1"
@@ -161,3 +162,13 @@ def login(
 
 
 MINUTE = timedelta(minutes=1)
+
+
+def backfill_of(world: World, puller: Any = None) -> Backfill:
+    return Backfill(
+        world.api,
+        puller or world.puller,
+        checkpoint=BackfillRepository(world.engine),
+        clock=world.clock,
+        offload=in_place,
+    )

@@ -17,6 +17,8 @@ from worker.domain.errors import (
     WorkerError,
 )
 
+_SCOPES = "grant the machine-to-machine application the scopes that `evergrant doctor` names"
+_ADVICE = {"insufficient_entitlement": "the tenant's plan does not include this"}
 _TRANSIENT = frozenset({408, 409, 425})
 
 
@@ -44,11 +46,7 @@ def of_api(
             code="api_token_refused",
         )
     if status == 403:
-        return ConfigurationError(
-            f"{where}: grant the machine-to-machine application the scopes that "
-            "`evergrant doctor` names",
-            code=code,
-        )
+        return ConfigurationError(f"{where}: {_ADVICE.get(code, _SCOPES)}", code=code)
     return PermanentError(where, code=code)
 
 

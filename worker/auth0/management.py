@@ -1,5 +1,5 @@
-"""The calls we make. Nearly all are GETs; the one POST asks for a redelivery, which is harmless
-twice. So one that was cut may be asked again.
+"""The calls we make. Nearly all are GETs; the POSTs ask for a redelivery or an export, which are
+harmless twice. So one that was cut may be asked again.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -18,7 +18,7 @@ from worker.auth0.budget import Budget, Priority, pause_asked
 from worker.auth0.credentials import Credentials
 from worker.auth0.scopes import missing_scopes
 from worker.auth0.tokens import TokenSource
-from worker.domain.errors import NotFoundError, TransientError
+from worker.domain.errors import NotFoundError, PermanentError, TransientError
 from worker.domain.ports import Clock, Offload, Tenants
 from worker.monitoring.metrics import AUTH0_REQUESTS
 
@@ -202,9 +202,26 @@ class ManagementApi:
 
     async def post(
         self, group: str, path: str, body: Mapping[str, Any], *, priority: Priority
-    ) -> None:
-        """Ask for something to be done; what is answered does not matter."""
-        await self._asked(_Request("POST", group, path, body=body), priority)
+    ) -> Any:
+        """Ask for something to be done; the answer decoded, if there is one."""
+        return await self._asked(_Request("POST", group, path, body=body), priority)
+
+    @asynccontextmanager
+    async def fetching(self, url: str) -> AsyncIterator[httpx.Response]:
+        """A file that Auth0 has laid somewhere else; asked for without our token."""
+        if urlsplit(url).scheme != urlsplit(self._address).scheme:
+            raise PermanentError(f"{self.tenant}: a file not to be fetched over https", code="url")
+        try:
+            async with self._http.stream("GET", url) as answer:
+                if answer.status_code != 200:
+                    raise TransientError(
+                        f"{self.tenant}: file: status {answer.status_code}", code="file_away"
+                    )
+                yield answer
+        except httpx.HTTPError as error:
+            raise TransientError(
+                f"{self.tenant}: file: {type(error).__name__}", code="file_away"
+            ) from None
 
     @asynccontextmanager
     async def streaming(
@@ -290,7 +307,7 @@ class ManagementApi:
             await self.budget.pause(now + pause_asked(answer.headers, now=now))
         if status in (202, 204):
             return None
-        if status != 200:
+        if status not in (200, 201):
             raise failures.of_api(self.tenant, status, answer.headers, answer.content, now=now)
         return failures.decoded(self.tenant, answer.content)
 

@@ -28,6 +28,7 @@ Tenant = Annotated[
 ]
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_TRY_LATER = 1, 2, 3, 75  # 75: sysexits EX_TEMPFAIL
+EXIT_STOPPED = 130  # ^C, as shells count it
 
 _PIPED = 240  # columns where nobody looks, so that `| grep` finds whole ids
 

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn
-from rich.progress import Progress as Bar
 
+from worker.auth0 import ManagementApi
 from worker.bootstrap.base import Base
+from worker.bootstrap.pulling import Reading
 from worker.cli import context
+from worker.cli.bars import export_bar, progress_bar, spinner
 from worker.cli.one_reading import OneReading
-from worker.cli.output import EXIT_FAILED, Json, Tenant, err, out, print_json, print_table
+from worker.cli.output import (
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    Json,
+    Tenant,
+    err,
+    out,
+    print_json,
+    print_table,
+)
+from worker.cli.user_ids import read_ids
 from worker.domain.errors import ConfigurationError
+from worker.store.backfills import BackfillRepository
 from worker.store.rounds import RoundRepository
 from worker.sync import Backfill, Compared, Progress
-from worker.sync.backfill import FileCheckpoint, Report
+from worker.sync.export import export_ids
+
+_LIST_IS_GOOD_FOR = 7 * 86_400.0  # seconds; who came later has come by his events
 
 sync = typer.Typer(help="Read a whole tenant anew.", no_args_is_help=True)
 
@@ -31,6 +45,9 @@ def users(
     ids: Annotated[
         Path | None, typer.Option(help="A file of user ids, one a line; - for standard input.")
     ] = None,
+    export: Annotated[
+        bool, typer.Option(help="Have Auth0 list the users by an export job, not by its search.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option(help="From the beginning, not where it stopped.")
     ] = False,
@@ -38,26 +55,41 @@ def users(
 ) -> None:
     """Pull every user's tokens. Stop it with ^C and run it again: it goes on where it was.
 
-    Example: evergrant sync users --tenant acme
+    Examples: evergrant sync users --tenant acme
+              evergrant sync users --export
+              zcat acme.json.gz | evergrant sync users --ids -
     """
-    named = _ids(ids) if ids else None
+    if ids and export:
+        raise ConfigurationError("say --ids or --export, not both")
+    named = read_ids(ids) if ids else None
+    seen: list[Progress] = []
 
     async def work(base: Base) -> Progress:
         name = context.tenant_of(base, tenant)
-        place = FileCheckpoint(base.settings.data_dir / f"sync-{name}.json")
-        if restart:
-            place.clear()
+        exported = base.settings.data_dir / f"export-{name}.ids"
         async with OneReading(base) as reading:
-            backfill = Backfill(reading.apis[name], reading.puller, clock=base.clock)
-            with _bar("users", quiet=as_json) as report:
-                done = await backfill.users(
-                    named, checkpoint=place if named is None else None, report=report
-                )
-        if named is None:
-            place.clear()
+            api = reading.apis[name]
+            listed = await _exported(base, api, exported, anew=restart) if export else named
+            backfill = _backfill(base, reading, name)
+            with progress_bar("users", quiet=as_json) as bar:
+
+                def report(progress: Progress) -> None:
+                    seen[:] = [progress]
+                    bar(progress)
+
+                done = await backfill.users(listed, anew=restart, report=report)
+        if export:
+            exported.unlink(missing_ok=True)
         return done
 
-    _conclude(context.run(work), "users", as_json)
+    try:
+        _conclude(context.run(work), "users", as_json)
+    except KeyboardInterrupt:
+        read = f"{seen[0].passed:,} users" if seen else "no user yet"
+        err.print(
+            f"stopped after {read}; the same command goes on there (--restart: from the start)"
+        )
+        raise typer.Exit(EXIT_STOPPED) from None
 
 
 @sync.command("connections")
@@ -68,8 +100,7 @@ def connections(tenant: Tenant = None, as_json: Json = False) -> None:
         name = context.tenant_of(base, tenant)
         known = [config.name for config in base.connections().all(name)]
         async with OneReading(base) as reading:
-            backfill = Backfill(reading.apis[name], reading.puller, clock=base.clock)
-            return await backfill.connections(known)
+            return await _backfill(base, reading, name).connections(known)
 
     _conclude(context.run(work), "connections", as_json)
 
@@ -109,7 +140,7 @@ def diff(
     async def work(base: Base) -> Compared:
         name = context.tenant_of(base, tenant)
         async with OneReading(base) as reading:
-            with _spinner("compared", quiet=as_json) as report:
+            with spinner("compared", quiet=as_json) as report:
                 return await reading.diff(name).run(None if everybody else sample, report=report)
 
     found = context.run(work)
@@ -129,12 +160,29 @@ def diff(
 _KINDS = {"missing_here": 0, "newer_upstream": 0, "orphaned_here": 0}
 
 
-@contextmanager
-def _spinner(what: str, *, quiet: bool) -> Iterator[Callable[[Compared], None]]:
-    with Bar(TextColumn("{task.completed} {task.description}"), console=err, disable=quiet,
-             transient=True) as bar:  # fmt: skip
-        task = bar.add_task(what, total=None)
-        yield lambda found: bar.update(task, completed=found.read)
+def _backfill(base: Base, reading: Reading, tenant: str) -> Backfill:
+    return Backfill(
+        reading.apis[tenant],
+        reading.puller,
+        checkpoint=BackfillRepository(base.engine),
+        clock=base.clock,
+        offload=base.offload,
+    )
+
+
+def _is_of_late(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime < _LIST_IS_GOOD_FOR
+    except FileNotFoundError:
+        return False
+
+
+async def _exported(base: Base, api: ManagementApi, file: Path, *, anew: bool) -> Sequence[str]:
+    """The list of a run that was stopped, while it is there; else a new one."""
+    if anew or not await base.offload(_is_of_late, file):
+        with export_bar() as report:
+            await export_ids(api, file, clock=base.clock, report=report)
+    return await base.offload(read_ids, file)
 
 
 def _list_failed(failed: Iterable[str]) -> None:
@@ -142,52 +190,16 @@ def _list_failed(failed: Iterable[str]) -> None:
         out.print(f"failed {one}", style="red", markup=False)
 
 
-def _ids(file: Path) -> list[str]:
-    try:
-        if str(file) == "-":
-            lines: Iterable[str] = typer.get_text_stream("stdin")
-        else:
-            lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}") from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-@contextmanager
-def _bar(what: str, *, quiet: bool) -> Iterator[Report]:
-    """A progress bar on the terminal; nothing for programs."""
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Bar(*columns, console=err, disable=quiet, transient=True) as bar:
-        task = bar.add_task(what, total=None, note="")
-
-        def report(progress: Progress) -> None:
-            bar.update(
-                task,
-                total=progress.total,
-                completed=progress.done + progress.gone + len(progress.failed),
-                note=_note(progress),
-            )
-
-        yield report
-
-
-def _note(progress: Progress) -> str:
-    eta = f", {progress.eta.total_seconds():.0f} s left" if progress.eta else ""
-    return f"{progress.rate:.1f}/s of {progress.ceiling:.1f}/s allowed{eta}"
-
-
 def _conclude(progress: Progress, what: str, as_json: bool) -> None:
     told: dict[str, Any] = {**asdict(progress), "failed": list(progress.failed)}
     if as_json:
         print_json(told)
     else:
-        out.print(f"{progress.done} {what} read, {progress.gone} gone in {progress.seconds:.0f} s")
+        earlier = f" ({progress.before:,} of them before)" if progress.before else ""
+        out.print(
+            f"{progress.done:,} {what} read, {progress.gone:,} gone{earlier}"
+            f" in {progress.seconds:.0f} s"
+        )
         _list_failed(progress.failed)
     if progress.failed:
         raise typer.Exit(EXIT_FAILED)

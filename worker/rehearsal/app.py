@@ -60,6 +60,9 @@ def build_app(stage: Stage) -> Starlette:
             return JSONResponse({"error": "not_found"}, 404)
         return await one.handle(request, request.path_params["rest"])
 
+    async def export(request: Request) -> Response:
+        return stage.exports.download(request)
+
     methods = ["GET", "POST", "DELETE"]
     return Starlette(
         routes=[
@@ -67,6 +70,7 @@ def build_app(stage: Stage) -> Starlette:
             Route("/api/v2/{rest:path}", stage.management.handle, methods=[*methods, "PATCH"]),
             Route("/.well-known/jwks.json", jwks),
             Route("/.well-known/openid-configuration", discovery),
+            Route("/exports/{job}/{name}", export),
             Route("/control", about),
             Route("/control/{command}", control.handle, methods=["POST"]),
             Route("/ledger", ledger),

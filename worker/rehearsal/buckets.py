@@ -64,6 +64,7 @@ class Buckets:
 
     def __init__(self, plan: str, *, clock: Callable[[], float]) -> None:
         now = clock()
+        self.plan = plan
         self._clock = clock
         self._buckets = {name: Bucket(rule, rule.burst, now) for name, rule in PLANS[plan].items()}
         self.refused = 0

@@ -6,6 +6,7 @@ auth0-python 6.8.0, which the tests let judge this module.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from .buckets import Buckets
 from .event_log import EventLog
+from .exports import Exports, answered
 from .faults import Answer, Faults, play
 from .records import Record, api_details, from_api
 from .search import matches, parsed
@@ -51,6 +53,7 @@ class ManagementApi:
         streams: Callable[[], Iterable[EventStream]],
         log_streams: Callable[[], Iterable[LogStream]],
         events: EventLog,
+        exports: Exports,
         log_reads: bool = False,
     ) -> None:
         self.tenant = tenant
@@ -60,11 +63,14 @@ class ManagementApi:
         self._streams = streams
         self._log_streams = log_streams
         self._events = events
+        self._exports = exports
         self._log_reads = log_reads
         self.requests: dict[str, int] = {}  # by group
 
     async def handle(self, request: Request) -> Response:
         """Serve one request; `request.path_params["rest"]` is what follows `/api/v2/`."""
+        if request.method == "POST":
+            request.state.body = await request.body()
         fault = self._faults.pick("auth0", "management")
         if fault is None and "identities." in request.query_params.get("q", ""):
             fault = self._faults.pick("auth0", "search")
@@ -102,6 +108,8 @@ class ManagementApi:
                 answer = self._connection(request, scopes, connection_id)
             case ["GET", "logs"]:
                 answer = self._logs(request, scopes)
+            case [_, "jobs", *rest]:
+                answer = self._jobs(request, scopes, rest)
             case ["GET", "events"]:
                 _demand(scopes, "read:events")
                 answer = self._events.answer(request)
@@ -110,10 +118,8 @@ class ManagementApi:
                 answer = JSONResponse([stream.as_json() for stream in self._log_streams()])
             case ["GET", "event-streams"]:
                 answer = self._event_streams(scopes)
-            case ["GET", "event-streams", stream_id, "deliveries"]:
-                answer = self._deliveries(request, scopes, stream_id)
-            case ["POST", "event-streams", stream_id, "redeliver", *event]:
-                answer = self._redeliver(scopes, stream_id, event)
+            case [_, "event-streams", stream_id, doing, *event]:
+                answer = self._of_stream(request, scopes, stream_id, [doing, *event])
             case _:
                 raise ProblemError(404, "Not Found", "Not Found")
         return answer
@@ -156,6 +162,19 @@ class ManagementApi:
             return _chosen(request, user.as_json(tokens=tokens))
 
         return JSONResponse(_offset(request, "users", found, show))
+
+    def _jobs(self, request: Request, scopes: frozenset[str], rest: list[str]) -> Response:
+        _demand(scopes, "read:users")
+        if request.method == "GET":
+            return answered(self._exports.look("/".join(rest)))
+        if self.buckets.plan == "free":
+            message = "This feature is not available on the tenant's plan."
+            raise ProblemError(403, "Forbidden", message, "insufficient_entitlement")
+        try:
+            asked = json.loads(request.state.body or b"{}")
+        except ValueError:
+            raise ProblemError(400, "Bad Request", "Not JSON.", "invalid_body") from None
+        return answered(self._exports.begin(asked))
 
     # ------------------------------------------------------------ connections
 
@@ -208,6 +227,16 @@ class ManagementApi:
     def _event_streams(self, scopes: frozenset[str]) -> Response:
         _demand(scopes, "read:event_streams")
         return JSONResponse({"eventStreams": [stream.as_json() for stream in self._streams()]})
+
+    def _of_stream(
+        self, request: Request, scopes: frozenset[str], id_: str, rest: list[str]
+    ) -> Response:
+        match [request.method, *rest]:
+            case ["GET", "deliveries"]:
+                return self._deliveries(request, scopes, id_)
+            case ["POST", "redeliver", *event]:
+                return self._redeliver(scopes, id_, event)
+        raise ProblemError(404, "Not Found", "Not Found")
 
     def _deliveries(self, request: Request, scopes: frozenset[str], id_: str) -> Response:
         _demand(scopes, "read:event_deliveries")

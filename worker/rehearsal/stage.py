@@ -18,6 +18,7 @@ import httpx
 
 from .buckets import Buckets
 from .event_log import EventLog
+from .exports import Exports
 from .faults import Faults
 from .issuer import Issuer
 from .ledger import as_json, total
@@ -107,6 +108,7 @@ class Stage:
             audiences=self._audiences,
             clock=self.clock,
         )
+        self.exports = Exports(self.tenant, base_url=lambda: self.base_url)
         self.management = ManagementApi(
             self.tenant,
             self.tokens,
@@ -116,6 +118,7 @@ class Stage:
             log_streams=lambda: self.log_streams,
             events=self.events,
             log_reads=settings.log_reads,
+            exports=self.exports,
         )
 
     def clock(self) -> float:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Engine, select
 
 from worker.store.engine import reading, writing
 from worker.store.tables import TenantRow
+from worker.store.tenant_row import locked, put
 from worker.store.types import from_micros, to_micros
-from worker.store.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class FollowingRepository:
         A stream that is no longer listed is forgotten; `since` stays while the status does.
         """
         with writing(self._engine) as connection:
-            known = _lines(_locked(connection, tenant).streams)
+            known = _lines(locked(connection, tenant).streams)
             told = {id_: line for id_, line in known.items() if line.kind != kind}
             stopped = []
             for id_, line in seen.items():
@@ -62,16 +62,16 @@ class FollowingRepository:
                 told[id_] = _aged(line, before)
                 if not line.running and (before is None or before.running):
                     stopped.append(told[id_])
-            _put(connection, tenant, streams={id_: _stored(line) for id_, line in told.items()})
+            put(connection, tenant, streams={id_: _stored(line) for id_, line in told.items()})
         return stopped
 
     def note_read(self, tenant: str, stream_id: str, until: datetime) -> None:
         """Everything the stream failed to deliver before that is in the inbox."""
         with writing(self._engine) as connection:
-            streams = dict(_locked(connection, tenant).streams)
+            streams = dict(locked(connection, tenant).streams)
             if stream_id in streams:
                 streams[stream_id] = {**streams[stream_id], "read_until": to_micros(until)}
-                _put(connection, tenant, streams=streams)
+                put(connection, tenant, streams=streams)
 
     def hold(self, tenant: str, holder: str, *, now: datetime, until: datetime) -> Position | None:
         """The position, if nobody else follows the tenant's events; else None.
@@ -79,30 +79,30 @@ class FollowingRepository:
         Asked again by the same holder it lasts longer.
         """
         with writing(self._engine) as connection:
-            events = _locked(connection, tenant).events
+            events = locked(connection, tenant).events
             held = events.get("holder") not in (None, holder)
             if held and events.get("until", 0) > to_micros(now):
                 return None
             mine = {**events, "holder": holder, "until": to_micros(until)}
-            _put(connection, tenant, events=mine)
+            put(connection, tenant, events=mine)
         return _position(events)
 
     def put_position(self, tenant: str, holder: str, position: Position) -> bool:
         """Move on; False: somebody else has taken over, and nothing was written."""
         with writing(self._engine) as connection:
-            events = _locked(connection, tenant).events
+            events = locked(connection, tenant).events
             if events.get("holder") != holder:
                 return False
             at = to_micros(position.at) if position.at else None
-            _put(connection, tenant, events={**events, "offset": position.offset, "at": at})
+            put(connection, tenant, events={**events, "offset": position.offset, "at": at})
         return True
 
     def release(self, tenant: str, holder: str) -> None:
         """Let another process follow at once."""
         with writing(self._engine) as connection:
-            events = _locked(connection, tenant).events
+            events = locked(connection, tenant).events
             if events.get("holder") == holder:
-                _put(connection, tenant, events={**events, "holder": None})
+                put(connection, tenant, events={**events, "holder": None})
 
     def position(self, tenant: str) -> Position:
         return _position(self._read(tenant, "events"))
@@ -111,20 +111,6 @@ class FollowingRepository:
         asked = select(getattr(TenantRow, column)).where(TenantRow.tenant == tenant)
         with reading(self._engine) as connection:
             return connection.execute(asked).scalar_one_or_none() or {}
-
-
-def _locked(connection: Connection, tenant: str) -> Any:
-    table = TenantRow.__table__
-    wanted = select(table).where(table.c.tenant == tenant).with_for_update()
-    if found := connection.execute(wanted).first():
-        return found
-    insert = insert_into(connection, TenantRow).values(tenant=tenant, budget={})
-    connection.execute(insert.on_conflict_do_nothing())
-    return connection.execute(wanted).one()
-
-
-def _put(connection: Connection, tenant: str, **values: Any) -> None:
-    connection.execute(update(TenantRow).where(TenantRow.tenant == tenant).values(**values))
 
 
 def _lines(stored: Mapping[str, Any]) -> dict[str, StreamLine]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Engine, select
 
 from worker.store.engine import reading, writing
 from worker.store.tables import TenantRow
+from worker.store.tenant_row import locked, put
 from worker.store.types import from_micros, to_micros
-from worker.store.upsert import insert_into
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class RoundRepository:
             anew: begin in any case, from the first user on.
         """
         with writing(self._engine) as connection:
-            row = _locked(connection, tenant)
+            row = locked(connection, tenant).reconcile
             if not anew and row and (not row.get("ended") or _at(row, "began") > now - every):
                 return False
             fresh: dict[str, Any] = {
@@ -52,18 +52,18 @@ class RoundRepository:
                 "after": "",
                 "counts": {},
             }
-            _put(connection, tenant, fresh)
+            put(connection, tenant, reconcile=fresh)
         return True
 
     def hold(self, tenant: str, holder: str, *, now: datetime, until: datetime) -> str | None:
         """After which user to go on; None: no round is under way, or somebody else is at it."""
         with writing(self._engine) as connection:
-            row = _locked(connection, tenant)
+            row = locked(connection, tenant).reconcile
             if not row or row.get("ended"):
                 return None
             if row.get("holder") not in (None, holder) and row.get("until", 0) > to_micros(now):
                 return None
-            _put(connection, tenant, {**row, "holder": holder, "until": to_micros(until)})
+            put(connection, tenant, reconcile={**row, "holder": holder, "until": to_micros(until)})
         after: str = row["after"]
         return after
 
@@ -79,14 +79,14 @@ class RoundRepository:
     ) -> bool:
         """Users up to `after` are read (None: all); `counts` are added. False: no longer ours."""
         with writing(self._engine) as connection:
-            row = _locked(connection, tenant)
+            row = locked(connection, tenant).reconcile
             if row.get("holder") != holder or row.get("ended"):
                 return False
             sums = Counter(row["counts"])
             sums.update(counts)
             told = {**row, "counts": dict(sums), "until": to_micros(until)}
             told |= {"ended": to_micros(now), "holder": None} if after is None else {"after": after}
-            _put(connection, tenant, told)
+            put(connection, tenant, reconcile=told)
         return True
 
     def latest(self, tenant: str) -> Round | None:
@@ -105,18 +105,3 @@ class RoundRepository:
 
 def _at(row: Mapping[str, Any], name: str) -> datetime:
     return from_micros(row[name])
-
-
-def _locked(connection: Connection, tenant: str) -> dict[str, Any]:
-    """The column, the row ours until the transaction ends."""
-    wanted = select(TenantRow.reconcile).where(TenantRow.tenant == tenant).with_for_update()
-    if (found := connection.execute(wanted).first()) is None:
-        insert = insert_into(connection, TenantRow).values(tenant=tenant, budget={})
-        connection.execute(insert.on_conflict_do_nothing())
-        found = connection.execute(wanted).one()
-    return dict(found.reconcile)
-
-
-def _put(connection: Connection, tenant: str, row: Mapping[str, Any]) -> None:
-    put = update(TenantRow).where(TenantRow.tenant == tenant)
-    connection.execute(put.values(reconcile=dict(row)))

@@ -41,7 +41,8 @@ async def pages_of_users(api: ManagementApi, place: Place) -> AsyncIterator[Sequ
                 return
         if place.since == began_at:
             raise PermanentError(
-                f"{api.tenant}: {listed} users were created at {began_at}; give a list of ids",
+                f"{api.tenant}: {listed} users were created at {began_at}; have Auth0 export "
+                "them (--export), or give a list of ids",
                 code="too_many_at_once",
             )
 
