@@ -1,5 +1,7 @@
 """The application as an app sees it, over a real store; the renewer is played by the tests."""
 
+from datetime import timedelta
+
 import httpx
 import pytest
 
@@ -34,6 +36,7 @@ class World:
         self.tombstones = TombstoneRepository(engine, self.audit, outbox.add)
         self.routes = []
         self.subjects = None
+        self.outlives: dict[str, timedelta] = {}  # entry → its old token, after a renewal
 
     def app(self):
         clock = YieldingClock(self.clock)
@@ -45,6 +48,7 @@ class World:
                 hints=self.renewer,
                 clock=clock,
                 offload=in_place,
+                outlives_renewal=self.outlives,
             ),
             explain=Explain(grants=self.repository, clock=clock, offload=in_place),
             requests=Requests(

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -38,7 +39,7 @@ def test_the_token_is_kept_while_it_may_be_used(site, tokens, provider):
 def test_after_use_until_it_is_asked_for_again(site, tokens):
     """Where a renewal kills the old token, that is when it falls due: here in no time."""
     site.grants.add(due_at=site.clock.now())
-    site.dying = True
+    site.outlives["google-oauth2"] = timedelta(0)
     tokens.get(USER, "google")
     tokens.get(USER, "google")
     assert site.asked == 2

@@ -71,7 +71,7 @@ class Handout:
         self._vault = vault
         self._clock = clock
         self._offload = offload
-        self._outlives_renewal = outlives_renewal or {}
+        self._outlives_renewal = {} if outlives_renewal is None else outlives_renewal
         self._find = Grouped(grants.find_many, offload)
         self._record = Grouped(self._write, offload)
         self._forced = Forced(
