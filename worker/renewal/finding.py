@@ -113,7 +113,7 @@ class Finder:
         """Connection, provider and rules of each; longer leases where the class needs them."""
         await self._resolver.prefetch(one.claim.key for one in claimed)
         ready = [self._ready(one) for one in claimed]
-        short = [one for one in ready if isinstance(one, Prepared) and self._lease_is_short(one)]
+        short = [one for one in ready if isinstance(one, Prepared) and one.lease_is_short]
         if not short:
             return ready
         lost = await self._lengthen(short)
@@ -204,9 +204,6 @@ class Finder:
             return self._resolver.rules(key, entry, rotated_before=rotated_before)
         except WorkerError:  # the connection is gone, or cannot be understood: be strict
             return rules_for(Rotation.F, grace_seconds=0.0, rotated_before=True)
-
-    def _lease_is_short(self, prepared: Prepared) -> bool:
-        return prepared.deadline - prepared.began < prepared.rules.lease
 
     async def _lengthen(self, short: Sequence[Prepared]) -> set[GrantId]:
         """Extend leases in one statement per length; the grants whose lease was lost."""

@@ -29,6 +29,7 @@ class Lane:
         self.host = host
         self.pace = Pace(limits)
         self.running = 0
+        self._starting = 0  # of those running: have not yet taken anything from the queue
         self._queue: deque[Prepared] = deque()
         self._clock = clock
         self._work = work
@@ -37,7 +38,7 @@ class Lane:
 
     @property
     def load(self) -> int:
-        return self.running + len(self._queue)
+        return self.running - self._starting + len(self._queue)
 
     @property
     def room(self) -> int:
@@ -66,23 +67,28 @@ class Lane:
         return set(self._tasks)
 
     async def _run(self) -> None:
+        self._starting -= 1
         try:
             while self._queue and self.running <= max(1, self.pace.limit):
                 prepared = self._queue.popleft()
                 if (wait := self.pace.slot(self._clock.monotonic())) > 0:
                     await self._clock.sleep(wait)
                 await self._work(prepared, self)
-                self._fill()
+                self._fill(taken=1)
                 if self.room:
                     self._room_again()
         finally:
             self.running -= 1
 
-    def _fill(self) -> None:
-        """Start a runner for each free place, as far as there is work for them."""
-        idle = 0
-        while self._queue and self.running < self.pace.limit and idle < len(self._queue):
-            idle += 1
+    def _fill(self, *, taken: int = 0) -> None:
+        """Start a runner for each free place and each waiting attempt that has none coming.
+
+        Args:
+            taken: how many of those waiting the caller itself is about to take.
+        """
+        waiting = len(self._queue) - taken
+        while self._starting < waiting and self.running < self.pace.limit:
+            self._starting += 1
             self.running += 1
             task = asyncio.get_running_loop().create_task(self._run())
             self._tasks.add(task)

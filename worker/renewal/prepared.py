@@ -34,3 +34,9 @@ class Prepared:
     def send_before(self) -> float:
         """No byte leaves after this: the answer must fit into the lease (I6)."""
         return self.deadline - self.rules.read_timeout
+
+    @property
+    def lease_is_short(self) -> bool:
+        """It ends before its class allows; as summed when it was given, for floats do not tell
+        `deadline - began` from a hair less than the lease."""
+        return self.deadline < self.began + self.rules.lease
