@@ -310,8 +310,33 @@ def test_what_it_says_to_a_revocation_is_told_apart(name):
 
 
 @pytest.mark.parametrize("name", CATALOGUE.names())
-def test_where_a_person_ends_it_is_always_said(name):
-    assert provider(name).revocation_by_hand
+def test_a_success_that_is_none_is_not_called_revoked(name):
+    """A proxy's page with status 200, an error beside it: "deleted here" is not "revoked there"."""
+    page = an_answer(body=b"<html>Back soon</html>", content_type="text/html")
+    assert provider(name).read_revocation(page) is RevocationVerdict.TRANSIENT
+    for no in ({"error": "gremlins"}, {"error_code": 110}, {"success": False}, {"result": 0}):
+        answer = an_answer({"ok": True, **no} if CATALOGUE[name].errors.ok_at else no)
+        assert provider(name).read_revocation(answer) is RevocationVerdict.REFUSED, no
+
+
+# No public source tells where the person ends it; `oauth2` and its like stand for any provider.
+_UNKNOWN = """oauth2 oidc custom oauth1 gone weibo baidu daccount untappd bitly exact shop dwolla
+paypal paypal-sandbox podio snapchat freshbooks"""
+NOT_ESTABLISHED = set(_UNKNOWN.split())
+
+
+@pytest.mark.parametrize("name", CATALOGUE.names())
+def test_where_a_person_ends_it_is_said_or_said_to_be_unknown(name):
+    told = provider(name).revocation_by_hand
+    assert told.startswith("not established") == (name in NOT_ESTABLISHED), told
+
+
+@pytest.mark.parametrize("name", CATALOGUE.names())
+def test_how_its_api_is_called_is_said(name):
+    call = CATALOGUE[name].call
+    assert call.url or call.note
+    if call.url:
+        assert urlsplit(call.url).scheme == "https"
 
 
 @pytest.mark.parametrize("name", LIVING)

@@ -7,13 +7,18 @@ The pages are made of the entries alone: mend `catalog.toml`, then run this.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from worker.domain.exchange import Rotation
 from worker.providers.catalogue import Catalogue, load_catalogue
+from worker.providers.page_call import calling
+from worker.providers.page_setup import setting_up
 from worker.providers.provider import Kind
+from worker.providers.revoking import by_hand
 from worker.providers.vocabulary import Entry
 
 _ROTATION = {
@@ -42,7 +47,7 @@ _EFFECT = {
     "refresh_token": "the refresh token; access tokens live out their time",
     "pair": "the refresh token and the access tokens that came of it",
     "grant": "every token of this consent",
-    "app": "the person's whole consent to the client, so other grants of the same person there too",
+    "app": "the person's whole consent to the client, other grants of the same account included",
 }
 _CONFIDENCE = {
     "documented": "the provider's own documents",
@@ -50,15 +55,6 @@ _CONFIDENCE = {
     "reported": "reports of users",
     "operator": "the operator of this installation",
 }
-_EXAMPLE = """```python
-import os
-import httpx
-from worker.client import TokenClient
-
-tokens = TokenClient(os.environ["EVERGRANT_URL"], os.environ["EVERGRANT_API_KEY"], tenant="acme")
-with httpx.Client(auth=tokens.auth(user_id, connection)) as api:
-    print(api.get("{url}").json())
-```"""
 BAR = "\\|"
 
 
@@ -75,19 +71,19 @@ def page(kind: Kind) -> str:
         f"# {entry.display_name}",
         f"Entry `{kind.name}`. {_serves(entry)}",
         _dead(entry),
-        "## Renewal",
-        _renewal(kind),
+        _in_short(kind),
+        _headed("## Set it up", setting_up(kind.name, entry)),
         _refusals(entry),
-        _section("## What to set", entry.advice),
-        _section("## Worth knowing", entry.traps),
+        _headed("## How it renews", _renewal(kind)),
+        _section("## Traps", entry.traps),
         _answers(entry),
-        "## Revocation",
+        "## Ending it",
         _revocation(entry),
-        "## Using the token",
-        _use(entry),
+        "## Call its API",
+        calling(kind.name, entry),
         _section("## Changes", _changes(entry)),
-        _section("## Sources", [*entry.source, *_grounds(entry)]),
-        f"Facts of {entry.as_of}; grounds: {_CONFIDENCE[entry.confidence]}. Each key can be "
+        _section("## Sources", [*map(_linked, entry.source), *_grounds(entry)]),
+        f"Facts as of {entry.as_of}; grounds: {_CONFIDENCE[entry.confidence]}. Each key can be "
         f"overridden in `[providers.{kind.name}]` of `evergrant.toml`, see "
         "[the catalogue](../catalogue.md).",
     ]
@@ -131,13 +127,16 @@ def _serves(entry: Entry) -> str:
         said.append("Auth0 strategy " + ", ".join(f"`{s}`" for s in entry.strategies) + ".")
     if entry.match_token_host:
         hosts = ", ".join(f"`{host}`" for host in entry.match_token_host)
-        said.append(f"Also custom connections whose token URL is at {hosts}.")
+        also = "Also custom" if said else "Custom"
+        said.append(f"{also} connections whose token URL is at {hosts}.")
     if entry.match_token_path:
         said.append(f"The token URL's path is like `{entry.match_token_path}`.")
     if conditions := [_condition(c) for c in entry.applies_when]:
         said.append("Applies to a grant when " + ", or ".join(conditions) + ".")
     if not said:
-        said.append("Found by the host of a custom connection's token URL, or named as `provider`.")
+        host = urlsplit(entry.token_endpoint).hostname
+        where = f" at `{host}`" if host and "{" not in host else ""
+        said.append(f"Custom connections whose token URL is{where}, or that name it as `provider`.")
     return " ".join(said)
 
 
@@ -174,7 +173,7 @@ def _refusals(entry: Entry) -> str:
 def _renewal(kind: Kind) -> str:
     entry = kind.entry
     if entry.grant == "none":
-        return entry.nothing_to_renew
+        return ""
     lives, timing = entry.lifetimes, entry.timing
     rows = {
         "Token endpoint": f"`{entry.refresh_endpoint or entry.token_endpoint}`",
@@ -183,11 +182,7 @@ def _renewal(kind: Kind) -> str:
         + (", as JSON" if entry.body == "json" else ""),
         "Client proves itself by": _AUTH[entry.client_auth],
         "More parameters": ", ".join(f"`{k}={v}`" for k, v in entry.extra_params.items() if v),
-        "Scopes to ask at login": ", ".join(f"`{scope}`" for scope in entry.requires_scopes),
-        "Login has to ask for": ", ".join(
-            f"`{k}={v}`" for k, v in entry.requires_login.items() if v
-        ),
-        "Class": f"{kind.rotation}. {_ROTATION[kind.rotation]}",
+        "Class": f"{kind.rotation} ([what that means](../protocol.md))",
         "Grace after a refresh": entry.rotation_grace if kind.rotation is Rotation.G else "",
         "Access token lives": lives.access,
         "An old access token outlives a refresh by": {"0s": "nothing: it ends at once"}.get(
@@ -247,11 +242,28 @@ def _revocation(entry: Entry) -> str:
     revoke = entry.revoke
     said = []
     if revoke.endpoint:
-        said.append(f"`{revoke.method} {revoke.endpoint}` ends {_EFFECT[revoke.effect]}.")
+        said.append(
+            f"`evergrant grants revoke`, the revoke call of the API and the deletion of a user ask "
+            f"`{revoke.method} {revoke.endpoint}`. It ends {_EFFECT[revoke.effect]}."
+        )
     else:
-        said.append("The provider is not known to offer a request for it.")
-    by_hand = revoke.by_hand or "the account's settings, under connected or authorised apps"
-    said.append(f"By hand: {by_hand}.")
+        said.append(
+            "No request is known that ends a consent or a token here. A grant that is given up is "
+            "deleted here and not revoked there: the receipt says `not_offered`."
+        )
+    if revoke.endpoint and revoke.effect == "app":
+        said.append(
+            "Other living grants of the same account and client are named first and end only "
+            "with `--include-siblings`; a deletion spares a consent on which they hang."
+        )
+    if not revoke.by_hand:
+        place = by_hand(entry).removeprefix("not ")
+        said.append(f"Where a person ends it by hand is not {place}.")
+    elif entry.grant != "none" or entry.token_endpoint:
+        ends = _EFFECT[revoke.by_hand_effect].partition(", other")[0]
+        said.append(f"By hand: {revoke.by_hand.rstrip('.')}. That ends {ends}.")
+    else:
+        said = [revoke.by_hand]
     return " ".join(said)
 
 
@@ -264,11 +276,45 @@ def _grounds(entry: Entry) -> list[str]:
     return [f"`{key}`: {ground}" for key, ground in entry.grounds.items()]
 
 
-def _use(entry: Entry) -> str:
-    said = [entry.call.note] if entry.call.note else []
-    if entry.call.url:
-        said.append(_EXAMPLE.format(url=entry.call.url))
-    return "\n\n".join(said) or "As the provider documents; see [using tokens](../using-tokens.md)."
+def _in_short(kind: Kind) -> str:
+    """What somebody needs to know who reads nothing else."""
+    entry, lives = kind.entry, kind.entry.lifetimes
+    if entry.grant == "none":
+        return f"**Not renewed.** {entry.nothing_to_renew}"
+    said = [f"**Renewed** with {_renewed_with(entry)}. {_ROTATION[kind.rotation]}"]
+    if lives.access:
+        said.append(f"An access token lives {_spelt(lives.access)}.")
+    if lives.idle:
+        said.append(f"A refresh token that nobody uses is dead after {_spelt(lives.idle)}.")
+    if lives.refresh and lives.refresh_from == "login":
+        end = _spelt(lives.refresh)
+        said.append(f"Whatever is done, it ends {end} after the login; a warning comes before.")
+    return " ".join(said)
+
+
+_WORDS = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
+
+
+def _spelt(length: str) -> str:
+    number, unit = length[:-1], _WORDS[length[-1]]
+    return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
+
+
+_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+?)(#\d+)?(?=[ ,]|$)(.*)")
+
+
+def _linked(source: str) -> str:
+    """A repository, as sources name it, as a link; everything else as it stands."""
+    found = _REPOSITORY.fullmatch(source)
+    if found is None:
+        return source
+    repository, issue, rest = found[1], found[2] or "", found[3]
+    path = f"/issues/{issue[1:]}" if issue else ""
+    return f"[{repository}{issue}](https://github.com/{repository}{path}){rest}"
+
+
+def _headed(title: str, text: str) -> str:
+    return f"{title}\n\n{text}" if text else ""
 
 
 def _table(rows: Mapping[str, str]) -> str:

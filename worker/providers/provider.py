@@ -214,11 +214,7 @@ class CatalogueProvider:
 
     @property
     def revocation_by_hand(self) -> str:
-        entry = self.kind.entry
-        return entry.revoke.by_hand or (
-            f"In the settings of the account at {entry.display_name}, under connected or "
-            "authorised apps."
-        )
+        return revoking.by_hand(self.kind.entry)
 
     def revocation(
         self,

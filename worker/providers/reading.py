@@ -210,7 +210,7 @@ def _by_status(answer: Answered, content: Any) -> Meaning:
 
     A page instead of JSON is a proxy or a maintenance notice, whatever its status.
     """
-    wrong = answer.status in _WRONG_ENDPOINT and not _is_page(answer)
+    wrong = answer.status in _WRONG_ENDPOINT and not is_page(answer)
     return Meaning(Verdict.CONFIG_WRONG if wrong else Verdict.TRANSIENT)
 
 
@@ -219,7 +219,7 @@ def _is_broken_json(answer: Answered) -> bool:
     return answer.body.lstrip()[:1] == b"{"
 
 
-def _is_page(answer: Answered) -> bool:
+def is_page(answer: Answered) -> bool:
     kind = answer.headers.get("content-type", "")
     return "html" in kind or answer.body.lstrip()[:1] == b"<"
 

@@ -10,6 +10,7 @@ from worker.domain.exchange import Answered, ConnectionConfig, RevocationVerdict
 from worker.domain.secret import Secret
 from worker.providers import client_auth, reading, templates
 from worker.providers.client_auth import Proof
+from worker.providers.salvage import parsed
 from worker.providers.vocabulary import Entry
 from worker.providers.wire import (
     Surroundings,
@@ -67,18 +68,40 @@ def endpoint(
         return None
 
 
+def by_hand(entry: Entry) -> str:
+    """Where a person ends it. Where that is not established, that is said."""
+    return entry.revoke.by_hand or (
+        f"not established for {entry.display_name}; look in the account's settings there, under "
+        "connected or authorised apps"
+    )
+
+
 def read(entry: Entry, answer: Answered) -> RevocationVerdict:
     """Judge the answer. Never raises.
 
-    RFC 7009 §2.2 answers 200 for a token that was dead already; others refuse it with a word.
+    RFC 7009 §2.2 answers 200 for a token that was dead already; others refuse it with a word. A
+    page of a proxy or of maintenance says nothing, whatever its status.
     """
     accepted, codes = reading.words(entry, answer)
-    if accepted:
-        return RevocationVerdict.REVOKED
-    if reading.is_busy(answer):
+    if reading.is_busy(answer) or (accepted and reading.is_page(answer)):
         return RevocationVerdict.TRANSIENT
+    if accepted and not _denied(answer):
+        return RevocationVerdict.REVOKED
     dead = {"invalid_token", *entry.revoke.done_codes}
     return RevocationVerdict.REVOKED if dead & {*codes} else RevocationVerdict.REFUSED
+
+
+def _denied(answer: Answered) -> bool:
+    """Whether a 2xx says no: an error beside it, or a success that is false."""
+    content = parsed(answer)
+    if not isinstance(content, dict):
+        return False
+    erred = any(content.get(key) for key in ("error", "error_code", "errors"))
+    return erred or any(content.get(key) in _NO for key in _SUCCESS)
+
+
+_SUCCESS = ("ok", "success", "result", "revoked", "status")
+_NO = (False, "false", "0", "failure", "error")
 
 
 def _chosen(

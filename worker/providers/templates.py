@@ -40,9 +40,14 @@ def problem_in(template: str) -> str | None:
     return None
 
 
+def placeholders(template: str) -> list[str]:
+    """What stands between the braces of each placeholder."""
+    return _PLACEHOLDER.findall(template)
+
+
 def names_in(template: str) -> Iterator[str]:
     """Every name a template may ask for."""
-    for inner in _PLACEHOLDER.findall(template):
+    for inner in placeholders(template):
         for alternative in inner.split("|"):
             if not alternative.startswith("'"):
                 yield alternative.split("?")[0]

@@ -151,13 +151,21 @@ class Revoke(Table, frozen=True, kw_only=True):
     extra_params: dict[str, Template] = {}
     done_codes: list[str] = []  # refusals that mean: it was dead already
     effect: RevokeEffect = "token"
-    by_hand: str = ""  # where a person does it
+    by_hand: str = ""  # where a person does it; absent: not established
+    by_hand_effect: RevokeEffect = "app"  # the settings of an account list whole apps
 
 
 class Call(Table, frozen=True, kw_only=True):
     """How an app uses the access token; for the pages."""
 
     url: str = ""  # a harmless request that shows the token works
+    method: Literal["GET", "POST"] = "GET"
+    scheme: str = "Bearer"  # the word before the token
+    header: str = ""  # where the bare token goes into another header
+    param: str = ""  # where it goes into the query (GET) or the form (POST) instead
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    json: dict[str, str] = {}
     note: str = ""
 
 
