@@ -267,7 +267,6 @@ NONSENSE: dict[str, bytes] = {
     "CloudEvent without id": json.dumps(payloads.cloud_event(event_id="")).encode(),
     "CloudEvent without type": json.dumps(payloads.cloud_event(type=None)).encode(),
     "CloudEvent without data": b'{"specversion":"1.0","id":"e","type":"user.deleted"}',
-    "NaN": json.dumps(login(date=float("nan"))).encode(),
     "sapi without request": json.dumps(log("sapi", details={})).encode(),
 }
 
@@ -287,6 +286,9 @@ ODD: dict[str, dict[str, Any]] = {
     "ten years ago": login(date="2016-11-20T14:02:11Z"),
     "no time": login(date="yesterday"),
     "fields of the future": login() | {"envelope": 2},
+    "NaN": login(date=float("nan")),
+    "half an emoji in a name": login(user_name="\ud83d"),
+    "a number no machine holds": login(details={"prompts": [prompt()], "x": 10**400}),
 }
 
 
@@ -295,6 +297,31 @@ def test_an_odd_record_is_an_event_like_any_other(record: dict[str, Any]) -> Non
     """An id is never built into a query or a path without quoting, and no time is believed."""
     [event] = read(record).events
     assert event.user_id == record["data"]["user_id"]
+
+
+BROKEN: dict[str, bytes] = {
+    "nested ten thousand deep": b'{"log_id": "x", "data": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    "a comma too many": b'{"log_id": "x",, "data": {}}',
+    "half an emoji in an id": json.dumps(login("x", user_id="\ud83d")).encode(),
+}
+
+
+@pytest.mark.parametrize("opened", [b"[", b'{"logs": ['], ids=["array", "object"])
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_record_in_a_batch_costs_only_itself(broken: bytes, opened: bytes) -> None:
+    """In the forms as well that are one JSON text, which as a whole nobody can parse."""
+    good = [json.dumps(login(str(n))).encode() for n in (1, 2)]
+    closed = b"]" if opened == b"[" else b"]}"
+    reading = read(opened + b", ".join([good[0], broken, good[1]]) + closed)
+    assert [event.delivery_id for event in reading.events] == ["1", "2"]
+    assert [one.raw for one in reading.unreadable] == [broken]
+
+
+def test_a_batch_that_was_cut_off_gives_what_is_whole() -> None:
+    body = payloads.array(login("1"), login("2"), login("3"))
+    reading = read(body[:-40])
+    assert [event.delivery_id for event in reading.events] == ["1", "2"]
+    assert len(reading.unreadable) == 1
 
 
 def test_the_last_of_doubled_keys_counts_and_is_one_event() -> None:

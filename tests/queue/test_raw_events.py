@@ -317,6 +317,14 @@ def test_messages_that_come_together_are_one_commit_and_poison_among_them_is_alo
     assert world.inbox.counts() == {"new": 9}
 
 
+def test_what_is_sound_in_a_message_is_taken_though_the_message_is_buried(world: World) -> None:
+    handler, _ = _messages(world, None)
+    message = _Message(b"[" + json.dumps(login("1")).encode() + b', {"log_id": "2", "data": 3}]')
+    handler.on_message(message)
+    assert message.answer == "reject"
+    assert world.inbox.counts() == {"new": 1}
+
+
 def test_no_more_wait_than_the_broker_sends_ahead(world: World) -> None:
     handler, sizes = _messages(world, lambda _flush: None)
     for number in range(PREFETCH):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.auth0.fakes import in_place
@@ -21,7 +20,7 @@ from worker.actions import Collaborators, Registry, built_in
 from worker.bootstrap.following import EVERY_LOG, EVERY_STREAM, Following
 from worker.domain.event import Source
 from worker.domain.ports import Notice
-from worker.events import Intake, Processor, Spool, TenantFacts
+from worker.events import Intake, Processor, Spool, TenantFacts, joined
 from worker.events.facts import auth0_name_of
 from worker.rehearsal import RunningStage, StageSettings, rehearsal
 from worker.store.following import FollowingRepository
@@ -56,7 +55,11 @@ class Deaf:
         )  # fmt: skip
         tenants = TenantRepository(world.engine, world.vault)
         self.poll = LogPoll(
-            {"acme": world.api}, tenants, feed=self._feed(Source.LOGS), offload=in_place
+            {"acme": world.api},
+            tenants,
+            feed=self._feed(Source.LOGS),
+            on_gap=_no_gap,
+            offload=in_place,
         )
         self.following = Following(
             {
@@ -95,9 +98,8 @@ class Deaf:
         return at is not None and at >= moment
 
     def _feed(self, source: Source) -> Callable[..., Awaitable[None]]:
-        async def feed(tenant: str, records: Sequence[Mapping[str, Any]]) -> None:
-            body = msgspec.json.encode(records)
-            await self.intake.receive(tenant, source, body, offload=in_place)
+        async def feed(tenant: str, records: Sequence[bytes]) -> None:
+            await self.intake.receive(tenant, source, joined(records), offload=in_place)
 
         return feed
 
@@ -247,6 +249,10 @@ async def test_streams_to_somebody_else_are_none_of_our_business(
     await one.pass_time(timedelta(minutes=6))
     assert one.notices == []
     assert one.streams.streams("acme") == []
+
+
+async def _no_gap(tenant: str) -> None:
+    raise AssertionError("nothing is lost here")
 
 
 async def _nothing(*_args: Any, **_kwargs: Any) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.auth0.fakes import in_place
 from tests.sync.world import World, identity
-from worker.domain.errors import ConfigurationError
 from worker.store.comparing import Comparison
-from worker.sync import Diff, LogPoll, Reconcile
+from worker.sync import Diff, Reconcile
 
 
 @pytest.fixture
@@ -80,59 +77,3 @@ async def test_a_diff_counts_as_the_reconcile_does_and_changes_nothing(world):
     }
     assert set(found.counts.values()) == {1}
     assert (await diff.run(10)).counts == {"orphaned_here": 1}
-
-
-# ------------------------------------------------------------------ the log
-
-
-class Fed:
-    def __init__(self, fails: int = 0) -> None:
-        self.ids: list[str] = []
-        self.fails = fails
-
-    async def __call__(self, tenant: str, records: Any) -> None:
-        if self.fails:
-            self.fails -= 1
-            raise RuntimeError("the store is away")
-        self.ids += [record["log_id"] for record in records]
-
-
-def poll(world: World, fed: Fed) -> LogPoll:
-    return LogPoll({"acme": world.api}, world.shared, feed=fed, offload=in_place)
-
-
-def page(*ids: str) -> tuple[int, list[dict[str, str]]]:
-    return 200, [{"log_id": log_id, "type": "s"} for log_id in ids]
-
-
-async def test_the_log_is_followed_from_where_it_was_first_seen(world):
-    world.auth0.on("/logs", page("7"), page("8", "9"), page())
-    fed = Fed()
-    assert await poll(world, fed).once("acme") == 0
-    assert await poll(world, fed).once("acme") == 2
-    assert fed.ids == ["8", "9"]
-    assert world.shared.log_id == "9"
-
-
-async def test_the_checkpoint_moves_only_after_the_records_are_safe(world):
-    world.shared.log_id = "7"
-    world.auth0.on("/logs", page("8"), page("8"), page())
-    fed = Fed(fails=1)
-    with pytest.raises(RuntimeError):
-        await poll(world, fed).once("acme")
-    assert world.shared.log_id == "7"
-    assert await poll(world, fed).once("acme") == 1
-
-
-async def test_a_checkpoint_older_than_the_retention_begins_anew(world):
-    world.shared.log_id = "1"
-    world.auth0.on("/logs", (400, {"errorCode": "invalid_query_string"}), page("99"), page())
-    await poll(world, Fed()).once("acme")
-    assert world.shared.log_id == "99"
-
-
-async def test_a_missing_log_scope_is_said(world):
-    world.shared.log_id = "1"
-    world.auth0.on("/logs", (403, {"errorCode": "insufficient_scope"}))
-    with pytest.raises(ConfigurationError):
-        await poll(world, Fed()).once("acme")

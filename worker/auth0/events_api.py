@@ -6,7 +6,7 @@ auth0-python 6.8. Lines: https://html.spec.whatwg.org/multipage/server-sent-even
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from worker.auth0.management import ManagementApi
+from worker.domain import loose_json
 from worker.domain.errors import TransientError
 
 USERS = ("user.created", "user.updated", "user.deleted")
@@ -28,7 +29,7 @@ class Message:
     """One message with an offset; without an event it only marks progress."""
 
     offset: str | None
-    event: Mapping[str, Any] | None = field(default=None, repr=False)
+    event: bytes | None = field(default=None, repr=False)  # JSON, left as it stands
     error: str | None = None  # a code: the stream ends here
 
 
@@ -87,20 +88,36 @@ class _Lines:
         self._kind, self._data = "", []
         if not kind and not data:
             return None
-        told = _table(data)
+        told = _told(data)
         if kind == "error":
-            inner = told.get("error")
-            code = (inner if isinstance(inner, dict) else told).get("code")
-            return Message(offset=offset, error=str(code or "error"))
-        event = told.get("event")
-        if event is None and kind != "offset-only":
-            event = told or None  # the bare event, should the envelope ever go
-        return Message(offset=offset, event=event if isinstance(event, dict) else None)
+            error = told.error if isinstance(told.error, dict) else {}
+            return Message(offset=offset, error=str(error.get("code") or told.code or "error"))
+        if kind == "offset-only" or not data:
+            return Message(offset=offset)
+        event = bytes(told.event)
+        return Message(offset=offset, event=data if event in (b"", b"null") else event)
 
 
-def _table(data: bytes) -> dict[str, Any]:
+class _Envelope(msgspec.Struct):
+    """What comes around an event; without it the whole is the event."""
+
+    event: msgspec.Raw = msgspec.Raw()
+    error: Any = None
+    code: Any = None
+
+
+_NONSENSE = (msgspec.DecodeError, ValueError, RecursionError)
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+def _told(data: bytes) -> _Envelope:
+    """Raises nothing: what cannot be read is handed on for a human to see, wrapped to be JSON."""
     try:
-        told = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return told if isinstance(told, dict) else {}
+        return _envelope.decode(data)
+    except _NONSENSE:
+        pass
+    try:
+        return _envelope.decode(loose_json.mended(data))
+    except _NONSENSE:
+        wrapped = msgspec.json.encode({"unreadable": data.decode("utf-8", "replace")})
+        return _Envelope(event=msgspec.Raw(wrapped))

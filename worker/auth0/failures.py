@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from worker.auth0.budget import pause_asked
+from worker.domain import loose_json
 from worker.domain.errors import (
     ConfigurationError,
     NotFoundError,
@@ -69,13 +70,19 @@ def of_token_endpoint(
 
 
 def decoded(tenant: str, body: bytes) -> Any:
-    """The JSON of an answer. Raises: TransientError: a cut or foreign body may come whole."""
+    """The JSON of an answer, in it what others named or nested without care.
+
+    Raises: TransientError: a cut or foreign body may come whole.
+    """
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise TransientError(
-            f"{tenant}: an answer that is not JSON", code="unreadable_answer"
-        ) from None
+        try:
+            return msgspec.json.decode(loose_json.mended(body))
+        except (ValueError, RecursionError):
+            raise TransientError(
+                f"{tenant}: an answer that is not JSON", code="unreadable_answer"
+            ) from None
 
 
 def insufficient_scope(status: int, body: bytes) -> bool:

@@ -24,6 +24,8 @@ from worker.monitoring.metrics import AUTH0_REQUESTS
 
 _USER_FIELDS = "user_id,identities,created_at,last_login,logins_count,blocked"
 _LISTED_FIELDS = "user_id,created_at"
+_LONGEST = 32 * 1024 * 1024  # bytes of an answer, unpacked; a hundred log records are 1 MiB
+_PIECE = 64 * 1024
 PAGE = 100  # users or log records; connections: 50 is what Auth0 documents for checkpoints
 
 
@@ -44,6 +46,15 @@ class _Request:
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, bounded."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
 
 
 def open_client() -> httpx.AsyncClient:
@@ -174,31 +185,17 @@ class ManagementApi:
         total = body.get("total") if isinstance(body, dict) else None
         return total if isinstance(total, int) else None
 
-    async def logs(
-        self, since: str, *, take: int = PAGE, priority: Priority = Priority.FORCED
-    ) -> Sequence[Mapping[str, Any]]:
-        """Log records after `since`, oldest first; empty: caught up."""
-        params = {"from": since, "take": str(take)}
-        return _elements(await self._get("logs", "/logs", params, priority), "logs")
-
-    async def first_logs(
-        self, *, take: int = PAGE, priority: Priority = Priority.FORCED
-    ) -> Sequence[Mapping[str, Any]]:
-        """The oldest log records there are; for a log that was empty when following began."""
-        params = {"sort": "date:1", "per_page": str(take), "page": "0"}
-        return _elements(await self._get("logs", "/logs", params, priority), "logs")
-
-    async def last_log_id(self, *, priority: Priority = Priority.FORCED) -> str | None:
-        """Where following the log can begin; None: it is empty."""
-        params = {"sort": "date:-1", "per_page": "1", "page": "0"}
-        records = _elements(await self._get("logs", "/logs", params, priority), "logs")
-        return log_id_of(records[0]) if records else None
-
     async def get(
         self, group: str, path: str, params: Mapping[str, str], *, priority: Priority
     ) -> Any:
         """Any other resource, decoded; `group` says which bucket of the plan it counts in."""
         return await self._get(group, path, params, priority)
+
+    async def body(
+        self, group: str, path: str, params: Mapping[str, str], *, priority: Priority
+    ) -> bytes:
+        """The same as it came, for those who decode it piece by piece."""
+        return (await self._answer(_Request("GET", group, path, params), priority)).content
 
     async def post(
         self, group: str, path: str, body: Mapping[str, Any], *, priority: Priority
@@ -246,10 +243,9 @@ class ManagementApi:
                 timeout=httpx.Timeout(silence, connect=5),
             ) as answer:
                 if answer.status_code != 200:
-                    await answer.aread()
                     if answer.status_code in (401, 403):
                         await self._tokens.replaced(token)
-                    await self._read(answer)  # raises
+                    await self._accepted(await self._whole(answer))
                 AUTH0_REQUESTS.labels(self.tenant, "200").inc()
                 yield answer
         except httpx.HTTPError as error:
@@ -272,6 +268,12 @@ class ManagementApi:
         return await self._asked(_Request("GET", group, path, params), priority)
 
     async def _asked(self, request: _Request, priority: Priority) -> Any:
+        answer = await self._answer(request, priority)
+        if answer.status_code in (202, 204):
+            return None
+        return failures.decoded(self.tenant, answer.content)
+
+    async def _answer(self, request: _Request, priority: Priority) -> Answer:
         """Ask; once more with a fresh token where the shared one is refused."""
         token = await self._tokens.get()
         answer = await self._sent(request, token.token.text(), priority)
@@ -279,17 +281,18 @@ class ManagementApi:
         refused = status == 401 or failures.insufficient_scope(status, answer.content)
         if refused and (another := await self._tokens.replaced(token)):
             answer = await self._sent(request, another.token.text(), priority)
-        return await self._read(answer)
+        return await self._accepted(answer)
 
-    async def _sent(self, request: _Request, token: str, priority: Priority) -> httpx.Response:
+    async def _sent(self, request: _Request, token: str, priority: Priority) -> Answer:
         headers = {"authorization": f"Bearer {token}"}
         url = self._address + request.path
         for last in (False, True):
             await self.budget.take(request.group, priority)
             try:
-                return await self._http.request(
+                async with self._http.stream(
                     request.method, url, params=request.params, headers=headers, json=request.body
-                )
+                ) as response:
+                    return await self._whole(response)
             except httpx.HTTPError as error:
                 AUTH0_REQUESTS.labels(self.tenant, "network").inc()
                 stale = isinstance(error, httpx.RemoteProtocolError | httpx.ReadError)
@@ -300,21 +303,23 @@ class ManagementApi:
                     ) from None
         raise AssertionError("unreachable")
 
-    async def _read(self, answer: httpx.Response) -> Any:
+    async def _whole(self, response: httpx.Response) -> Answer:
+        """Read to its end. Raises: TransientError when it is larger than anything of Auth0's."""
+        body = bytearray()
+        async for piece in response.aiter_bytes(_PIECE):
+            body += piece
+            if len(body) > _LONGEST:
+                raise TransientError(f"{self.tenant}: an answer too large", code="answer_too_large")
+        return Answer(response.status_code, response.headers, bytes(body))
+
+    async def _accepted(self, answer: Answer) -> Answer:
         status, now = answer.status_code, self._clock.now()
         AUTH0_REQUESTS.labels(self.tenant, str(status)).inc()
         if status == 429:
             await self.budget.pause(now + pause_asked(answer.headers, now=now))
-        if status in (202, 204):
-            return None
-        if status not in (200, 201):
+        if status not in (200, 201, 202, 204):
             raise failures.of_api(self.tenant, status, answer.headers, answer.content, now=now)
-        return failures.decoded(self.tenant, answer.content)
-
-
-def log_id_of(record: Mapping[str, Any]) -> str | None:
-    """`log_id`; older records have `_id` alone."""
-    return text(record.get("log_id")) or text(record.get("_id"))
+        return answer
 
 
 def _elements(body: Any, key: str) -> list[Mapping[str, Any]]:

@@ -15,8 +15,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from worker.bootstrap.base import Base
 from worker.bootstrap.following import (
     EVERY_EVENTS,
@@ -29,7 +27,7 @@ from worker.bootstrap.pulling import Reading
 from worker.domain.errors import WorkerError
 from worker.domain.event import Source
 from worker.domain.ports import Notice
-from worker.events import Intake
+from worker.events import Intake, joined
 from worker.monitoring.logs import logger
 from worker.store.findings import FindingRepository
 from worker.store.following import FollowingRepository
@@ -57,7 +55,11 @@ class TenantRounds:
         self._findings = FindingRepository(base.engine)
         following = FollowingRepository(base.engine)
         self._poll = LogPoll(
-            self._apis, reading.tenants, feed=self._into(Source.LOGS), offload=base.offload
+            self._apis,
+            reading.tenants,
+            feed=self._into(Source.LOGS),
+            on_gap=self._events_lost,
+            offload=base.offload,
         )
         self._watch = StreamWatch(
             self._apis,
@@ -148,8 +150,8 @@ class TenantRounds:
     def _into(self, source: Source) -> Callable[..., Coroutine[Any, Any, None]]:
         """As the stream's own: what came through the door as well is a duplicate."""
 
-        async def feed(tenant: str, records: Sequence[Mapping[str, Any]]) -> None:
-            body = msgspec.json.encode(records)
-            await self._intake.receive(tenant, source, body, offload=self._base.offload)
+        async def feed(tenant: str, records: Sequence[bytes]) -> None:
+            body, offload = joined(records), self._base.offload
+            await self._intake.receive(tenant, source, body, offload=offload)
 
         return feed

@@ -6,7 +6,7 @@ broker come in here: `ingress` and `queue` bring bodies, `bootstrap` brings the 
 """
 
 from worker.events.accept import Counts, Intake
-from worker.events.bodies import Reading, TenantFacts, Unreadable, read_body
+from worker.events.bodies import Reading, TenantFacts, Unreadable, joined, read_body
 from worker.events.process import Processor
 from worker.events.reread import reread
 from worker.events.spool import Spool
@@ -19,6 +19,7 @@ __all__ = [
     "Spool",
     "TenantFacts",
     "Unreadable",
+    "joined",
     "read_body",
     "reread",
 ]

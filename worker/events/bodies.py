@@ -8,17 +8,19 @@ record, so every door reads them all. Records stay raw slices until one is known
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from worker.domain import loose_json
 from worker.domain.event import Event, Source
 from worker.events import cloud_events, log_codes
 from worker.events.facts import Origin, TenantFacts, UnreadableError, an_id
 
-__all__ = ["LONGEST_RAW", "Reading", "TenantFacts", "Unreadable", "read_body"]
+__all__ = ["LONGEST_RAW", "Reading", "TenantFacts", "Unreadable", "joined", "read_body"]
 
 LONGEST_RAW = 64 * 1024  # bytes kept of what could not be read
 
@@ -66,7 +68,8 @@ _log_data = msgspec.json.Decoder(log_codes.LogData)
 _action = msgspec.json.Decoder(cloud_events.ActionMessage)
 
 # RecursionError is what msgspec makes of nesting deeper than the interpreter's stack limit
-_NONSENSE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, UnreadableError)
+_NONSENSE = (msgspec.MsgspecError, ValueError, RecursionError, UnreadableError)
+_LOGS = re.compile(rb'\{\s*"logs"\s*:\s*\[')
 
 
 def read_body(
@@ -88,15 +91,29 @@ def read_body(
     return reading
 
 
+def joined(records: Iterable[bytes]) -> bytes:
+    """Records that were read one by one, as one body."""
+    return b"[" + b",".join(records) + b"]"
+
+
 def _split(body: bytes) -> Iterable[bytes | msgspec.Raw]:
     if body.startswith(b"["):
-        return _many.decode(body)
+        return _elements(body)
     try:
         envelope = _record.decode(body)
     except _NONSENSE:
+        if logs := _LOGS.match(body):
+            return loose_json.elements(body[logs.end() - 1 :])
         lines = [line for line in body.split(b"\n") if line.strip()]
         return lines or [body]
-    return _many.decode(envelope.logs) if bytes(envelope.logs) else [body]
+    return _elements(bytes(envelope.logs)) if bytes(envelope.logs) else [body]
+
+
+def _elements(array: bytes) -> Iterable[bytes | msgspec.Raw]:
+    try:
+        return _many.decode(array)
+    except _NONSENSE:
+        return loose_json.elements(array)  # slower, and one bad element costs only itself
 
 
 def _read_record(
@@ -107,12 +124,21 @@ def _read_record(
     delivery_id: str | None,
 ) -> None:
     try:
-        found = list(_events_in(piece, tenant, source, delivery_id))
+        found = list(_found_in(piece, tenant, source, delivery_id))
     except _NONSENSE as error:
         _keep(reading, bytes(piece), error)
         return
     reading.events.extend(found)
     reading.ignored += not found
+
+
+def _found_in(
+    piece: bytes | msgspec.Raw, tenant: TenantFacts, source: Source, delivery_id: str | None
+) -> Iterable[Event]:
+    try:
+        return list(_events_in(piece, tenant, source, delivery_id))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _events_in(loose_json.mended(bytes(piece)), tenant, source, delivery_id)
 
 
 def _events_in(

@@ -8,6 +8,7 @@ from typing import Any
 
 from worker.domain.errors import PermanentError
 from worker.domain.event import Event, Source, Trigger
+from worker.domain.loose_json import UNREADABLE
 
 _LONGEST_ID = 1024  # characters; Auth0's own ids stay under 300
 
@@ -81,15 +82,20 @@ def an_id(value: Any) -> str | None:
     """An id as text; None when absent or empty (Auth0 sends both, and integers too).
 
     Control characters (NUL, CR, LF, ESC) and lone surrogates are refused: no id has them, and a
-    log, a header or a database would trip over them.
+    log, a header or a database would trip over them. So is U+FFFD: it stands for what could not
+    be read, and another user's id may differ in just that.
     """
     if value is None or value == "":
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or len(value) > _LONGEST_ID or not value.isprintable():
+    if not isinstance(value, str) or len(value) > _LONGEST_ID or not _clean(value):
         raise UnreadableError("an id that is no id", code="bad_id")
     return value
+
+
+def _clean(value: str) -> bool:
+    return value.isprintable() and UNREADABLE not in value
 
 
 def text_of(value: Any) -> str:

@@ -42,10 +42,10 @@ class QueueInlet:
         if tenant not in self._tenants:
             return PermanentError("queue: no such tenant", code="unknown_tenant")
         reading = self._intake.read(tenant, Source.QUEUE, body)
-        if reading.unreadable:
-            return PermanentError("queue: not understood", code=reading.unreadable[0].why)
         sound[tenant].events += reading.events
         sound[tenant].ignored += reading.ignored
+        if reading.unreadable:  # the message is buried, and what it holds besides is done
+            return PermanentError("queue: not understood", code=reading.unreadable[0].why)
         return None
 
     def bury(self, *, why: str, body: bytes) -> None:

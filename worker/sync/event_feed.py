@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
@@ -17,8 +16,8 @@ from worker.store.following import FollowingRepository, Position
 
 _log = structlog.get_logger("worker.sync")
 
-Feed = Callable[[str, Sequence[Mapping[str, Any]]], Awaitable[None]]
-"""(tenant, CloudEvents): durable when it returns; known ids are dropped there."""
+Feed = Callable[[str, Sequence[bytes]], Awaitable[None]]
+"""(tenant, CloudEvents in JSON): durable when it returns; known ids are dropped there."""
 
 _HOLD = timedelta(seconds=120)  # longer than a silence, after which we connect anew
 _EXTEND = timedelta(seconds=20)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
 
 import structlog
 
-from worker.auth0 import ManagementApi
-from worker.auth0.management import log_id_of
+from worker.auth0 import ManagementApi, log
+from worker.auth0.log import LogRecord
 from worker.domain.errors import NotFoundError, PermanentError
 from worker.domain.ports import Offload, Tenants
 
 _log = structlog.get_logger("worker.sync")
 
-Feed = Callable[[str, Sequence[Mapping[str, Any]]], Awaitable[None]]
-"""(tenant, log records): durable when it returns; known `log_id`s are dropped there."""
+Feed = Callable[[str, Sequence[bytes]], Awaitable[None]]
+"""(tenant, log records as they stand): durable when it returns; known ones are dropped there."""
 
 
 class LogPoll:
@@ -26,46 +25,61 @@ class LogPoll:
     """
 
     def __init__(
-        self, apis: Mapping[str, ManagementApi], tenants: Tenants, *, feed: Feed, offload: Offload
+        self,
+        apis: Mapping[str, ManagementApi],
+        tenants: Tenants,
+        *,
+        feed: Feed,
+        on_gap: Callable[[str], Awaitable[None]],
+        offload: Offload,
     ) -> None:
+        """`on_gap(tenant)`: records are lost, and only a reconcile finds what they told of."""
         self._apis = apis
         self._tenants = tenants
         self._feed = feed
+        self._on_gap = on_gap
         self._offload = offload
 
-    async def once(self, tenant: str, *, pages: int = 50) -> int:
+    async def once(self, tenant: str, *, pages: int = 500) -> int:
         """Follow for at most so many pages of 100; returns how many records came.
 
         Raises: TransientError, ConfigurationError (the scope is missing).
         """
         since = await self._offload(self._tenants.checkpoint, tenant)
         if since is None:
-            await self._begin(tenant)
+            since = await log.newest(self._apis[tenant]) or ""  # empty: whatever comes first
+            await self._moved(tenant, since)
             return 0
         count = 0
         for _ in range(pages):
             records = await self._page(tenant, since)
             if not records:
                 break
-            await self._feed(tenant, records)
+            await self._feed(tenant, [record.raw for record in records])
             count += len(records)
-            since = log_id_of(records[-1]) or since
-            await self._offload(self._tenants.put_checkpoint, tenant, since)
+            latest = next((record.id for record in reversed(records) if record.id), since)
+            if latest == since:
+                _log.error("log_not_followed", tenant=tenant, why="a page of records without ids")
+                break
+            since = latest
+            await self._moved(tenant, since)
         return count
 
-    async def _page(self, tenant: str, since: str) -> Sequence[Mapping[str, Any]]:
+    async def _page(self, tenant: str, since: str) -> Sequence[LogRecord]:
+        api = self._apis[tenant]
+        if not since:
+            return await log.first(api)
         try:
-            api = self._apis[tenant]
-            return await (api.logs(since) if since else api.first_logs())
+            return await log.after(api, since)
         except (NotFoundError, PermanentError) as error:
-            if getattr(error, "code", "") in ("insufficient_scope", "api_token_refused"):
+            if error.code in ("insufficient_scope", "api_token_refused"):
                 raise
-            # older than the plan's log retention: begin anew; the reconcile finds what was missed
             _log.warning("log_checkpoint_lost", tenant=tenant, code=error.code)
-            await self._begin(tenant)
-            return []
+        # older than the plan's log retention: all that is left of the log is read, and every user
+        # we know, for whom what is gone may have told of
+        await self._moved(tenant, "")
+        await self._on_gap(tenant)
+        return await log.first(api)
 
-    async def _begin(self, tenant: str) -> None:
-        """At its end; where it is empty, at whatever comes first."""
-        newest = await self._apis[tenant].last_log_id()
-        await self._offload(self._tenants.put_checkpoint, tenant, newest or "")
+    async def _moved(self, tenant: str, since: str) -> None:
+        await self._offload(self._tenants.put_checkpoint, tenant, since)

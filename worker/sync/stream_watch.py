@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
+import msgspec
 import structlog
 
 from worker.auth0 import ManagementApi
@@ -23,8 +23,8 @@ from worker.store.following import FollowingRepository, StreamLine
 
 _log = structlog.get_logger("worker.sync")
 
-Feed = Callable[[str, Sequence[Mapping[str, Any]]], Awaitable[None]]
-"""(tenant, CloudEvents): durable when it returns; known ids are dropped there."""
+Feed = Callable[[str, Sequence[bytes]], Awaitable[None]]
+"""(tenant, CloudEvents in JSON): durable when it returns; known ids are dropped there."""
 
 DOOR = "/hooks/auth0/"  # in the path of a webhook of ours
 _PAGES = 50  # of a hundred failed deliveries, in one look
@@ -89,7 +89,7 @@ class StreamWatch:
     ) -> int:
         began = self._clock.now()
         failed, all_read = await self._failed(tenant, api, stream)
-        told = [one.event for one in failed if one.event is not None]
+        told = [msgspec.json.encode(one.event) for one in failed if one.event is not None]
         if told:
             await self._feed(tenant, told)
         if all_read:
