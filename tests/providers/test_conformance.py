@@ -22,6 +22,7 @@ from worker.domain.errors import ConfigurationError
 from worker.domain.exchange import Answered, ConnectionConfig, RevocationVerdict, Verdict
 from worker.domain.grant import ExpiryKind
 from worker.domain.secret import Secret
+from worker.domain.token_pair import joined
 from worker.providers import load_catalogue
 from worker.providers.vocabulary import CodeAt, Entry, duration
 
@@ -258,13 +259,15 @@ def test_a_page_condemns_nobody_but_where_a_bare_401_is_the_word(name):
 @pytest.mark.parametrize("name", ENDING)
 def test_it_is_asked_to_revoke_as_it_says(name):
     entry, connection = CATALOGUE[name], connection_for(name)
-    request = provider(name).revocation(connection, access_token=AT, refresh_token=RT, now=NOW)
+    held = joined(AT, Secret("its-secret")) if entry.revoke.auth == "oauth1" else AT
+    request = provider(name).revocation(connection, access_token=held, refresh_token=RT, now=NOW)
     assert request is not None
     assert request.method == entry.revoke.method
     token = AT if entry.revoke.token == "access_token" else RT
     everything = request.url + str(dict(request.headers)) + request.body.decode()
     assert token.text() in everything
     assert (AT if token == RT else RT).text() not in everything
+    assert "its-secret" not in everything
     if entry.revoke.auth in {"anonymous", "bearer", "client_id"}:
         assert "our-secret" not in everything
     assert not ("authorization" in request.headers and "client_secret" in everything)

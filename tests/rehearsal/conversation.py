@@ -29,6 +29,7 @@ from worker.domain.exchange import (
 from worker.domain.grant import ExpiryKind, TokenSet
 from worker.domain.schedule import of_a_login, renewal_time
 from worker.domain.secret import Secret
+from worker.domain.token_pair import joined, parted
 from worker.providers import HttpTokenEndpoint
 from worker.providers.provider import CatalogueProvider
 from worker.rehearsal import Profile, RunningStage
@@ -55,7 +56,7 @@ class Conversation:
     @property
     def spends(self) -> str:
         """What a refresh would spend now."""
-        held = self.tokens.access_token.text()
+        held = parted(self.tokens.access_token)[0].text()
         return held if self.provider.spends == "at" else str(self.refresh_token)
 
     def now(self) -> datetime:
@@ -125,7 +126,7 @@ class Conversation:
 
     def opens(self, access_token: Secret | None = None) -> bool:
         """Whether the provider's API takes the access token (the one held)."""
-        token = (access_token or self.tokens.access_token).text()
+        token = parted(access_token or self.tokens.access_token)[0].text()
         url = f"{self.hall.stage.provider_urls[self.plays.name]}/api/me"
         answer = HTTP.get(url, headers={"Authorization": f"Bearer {token}"})
         return answer.status_code == 200 and "id" in answer.json()
@@ -148,7 +149,10 @@ def held(hall: RunningStage, name: str, user_id: str) -> TokenSet:
     issued_at = datetime.fromtimestamp(hall.stage.clock(), UTC)
     told = found.expires_in is not None
     return TokenSet(
-        access_token=Secret(found.access_token),
+        access_token=joined(
+            Secret(found.access_token),
+            Secret(found.access_token_secret) if found.access_token_secret else None,
+        ),
         refresh_token=Secret(found.refresh_token) if found.refresh_token else None,
         issued_at=issued_at,
         expiry=ExpiryKind.AT if told else ExpiryKind.UNTOLD,

@@ -321,9 +321,20 @@ async def test_the_expiry_is_the_providers_own(converse: Converse, name: str) ->
 # ---------------------------------------------------------------- 12: given back
 
 
-@pytest.mark.parametrize("name", PLAYED)
+@pytest.mark.parametrize("name", PLAYS)
 def test_there_is_a_way_to_give_back_exactly_where_the_provider_has_one(name: str) -> None:
-    assert bool(SHIPPED[entry_of(name)].revoke.endpoint) == (name in GIVES_BACK)
+    assert bool(SHIPPED[entry_of(name)].revoke.endpoint) == bool(PLAYS[name].revoke["path"])
+
+
+@pytest.mark.parametrize("name", [name for name in ENDLESS if PLAYS[name].revoke["path"]])
+async def test_what_never_ends_ends_when_it_is_given_back(converse: Converse, name: str) -> None:
+    grant, other = converse(name), converse(name)
+    assert grant.opens()
+    assert await grant.revoke() is RevocationVerdict.REVOKED
+    assert grant.ledger()["revoked_by_us"] == 1
+    assert not grant.opens()
+    assert other.opens()
+    assert await grant.revoke() is RevocationVerdict.REVOKED  # it was dead already
 
 
 @pytest.mark.parametrize("name", GIVES_BACK)

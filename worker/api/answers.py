@@ -33,6 +33,9 @@ class TokenAnswer(BaseModel):
     """An access token and how long to use it."""
 
     access_token: str
+    access_token_secret: str | None = Field(
+        default=None, description="OAuth 1.0a only: requests are signed with both"
+    )
     token_type: str
     expires_at: datetime | None = Field(description="null: the provider named no end")
     expires_in: int | None = Field(description="seconds, rounded down")
@@ -115,8 +118,10 @@ class RevocationAnswer(BaseModel):
 def token_answer(handed: Handed) -> dict[str, object]:
     held = handed.grant
     left = None if held.expires_at is None else held.expires_at - handed.at
+    pair = handed.token_secret
     return {
         "access_token": handed.access_token.text(),
+        **({"access_token_secret": pair.text()} if pair else {}),
         "token_type": held.token_type,
         "expires_at": held.expires_at,
         "expires_in": None if left is None else int(left.total_seconds()),

@@ -25,6 +25,7 @@ class Identity:
     refresh_token: Secret | None
     expires_in: object  # not in the published schema: seconds as a rule, or anything, or None
     scope: str | None
+    access_token_secret: Secret | None = None  # OAuth 1.0a
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,8 @@ def connection_of(body: Mapping[str, Any]) -> Connection | None:
 
 
 def secret(value: object) -> Secret | None:
-    return Secret(value) if isinstance(value, str) and value else None
+    """No token holds a NUL, and no header could carry one."""
+    return Secret(value) if isinstance(value, str) and value and "\x00" not in value else None
 
 
 def text(value: object) -> str | None:
@@ -132,6 +134,7 @@ def _identity(body: Mapping[str, Any]) -> Identity | None:
         user_id=user_id,
         access_token=secret(body.get("access_token")),
         refresh_token=secret(body.get("refresh_token")),
+        access_token_secret=secret(body.get("access_token_secret")),
         expires_in=body.get("expires_in"),
         scope=words(body.get("scope")),
     )

@@ -252,8 +252,11 @@ def get(
 
     answer = context.run(read)
     if not show:
-        answer["access_token"] = "(hidden; --show prints it)"
+        hidden = {name for name in answer if name.startswith("access_token")}
+        answer |= dict.fromkeys(hidden, "(hidden; --show prints it)")
     if show and not as_json:
-        out.print(answer["access_token"], markup=False)
+        for name in ("access_token", "access_token_secret"):
+            if name in answer:
+                out.print(answer[name], markup=False)
         return
     print_json(answer) if as_json else print_facts(answer)

@@ -25,6 +25,7 @@ class Token:
     identity_user_id: str
     generation: int
     use_until: datetime
+    access_token_secret: str | None = field(default=None, repr=False)  # OAuth 1.0a
     fresh_until: float = field(repr=False)  # on this process's monotonic clock
 
     @property
@@ -45,6 +46,7 @@ def token_of(response: httpx.Response, *, asked_at: float) -> Token:
     expires_at = answer["expires_at"]
     return Token(
         access_token=answer["access_token"],
+        access_token_secret=answer.get("access_token_secret"),
         token_type=answer["token_type"],
         expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
         scope=answer["scope"],

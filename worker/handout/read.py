@@ -32,6 +32,7 @@ from worker.domain.refusals import (
     NeedsLoginError,
 )
 from worker.domain.secret import Secret
+from worker.domain.token_pair import parted
 from worker.handout.forcing import Forced
 from worker.handout.grouping import Grouped
 from worker.handout.ports import HeldGrants
@@ -49,6 +50,7 @@ class Handed:
 
     grant: HeldGrant  # as asked for; of an alias with the times of the grant it stands for
     access_token: Secret
+    token_secret: Secret | None  # OAuth 1.0a
     use_until: datetime
     at: datetime
 
@@ -178,7 +180,7 @@ class Handout:
     def _open(self, asked_for: HeldGrant, holder: HeldGrant) -> Handed:
         if holder.access_token is None or holder.access_key is None:
             raise TamperError(f"grant {holder.id}: its data key is gone", code="data_key_gone")
-        access_token = self._vault.open(
+        kept = self._vault.open(
             holder.access_token,
             tenant=holder.key.tenant,
             grant=holder.id,
@@ -186,10 +188,12 @@ class Handout:
             kind="at",
             key=holder.access_key,
         )
+        access_token, token_secret = parted(kept)
         now = self._clock.now()
         return Handed(
             grant=replace(holder, id=asked_for.id, key=asked_for.key, user_id=asked_for.user_id),
             access_token=access_token,
+            token_secret=token_secret,
             use_until=use_until(
                 holder, now, after_renewal=self._outlives_renewal.get(holder.provider)
             ),

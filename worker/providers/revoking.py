@@ -8,7 +8,8 @@ import msgspec
 
 from worker.domain.exchange import Answered, ConnectionConfig, RevocationVerdict, WireRequest
 from worker.domain.secret import Secret
-from worker.providers import client_auth, reading, templates
+from worker.domain.token_pair import parted
+from worker.providers import client_auth, oauth1, reading, templates
 from worker.providers.client_auth import Proof
 from worker.providers.salvage import parsed
 from worker.providers.vocabulary import Entry
@@ -33,11 +34,20 @@ def request(
 ) -> WireRequest | None:
     """None where there is nothing to ask, or not with what we hold. Raises: ConfigurationError."""
     revoke = entry.revoke
-    token, hint = _chosen(entry, access_token, refresh_token)
+    kept, hint = _chosen(entry, access_token, refresh_token)
+    token, token_secret = parted(kept) if kept else (None, None)
     url = endpoint(entry, connection, around, token) if token else None
     if token is None or url is None:
         return None
-    proof = _proof(entry, connection, url, token, now)
+    if revoke.auth == "oauth1":
+        if token_secret is None:
+            return None  # from before its secret was kept: nobody can sign with it
+        signed = oauth1.authorization(
+            revoke.method, url, connection, token=token, token_secret=token_secret, now=now
+        )
+        proof = Proof(headers={"authorization": signed})
+    else:
+        proof = _proof(entry, connection, url, token, now)
     params = {
         **({revoke.token_param: token.text()} if revoke.token_param else {}),
         **({"token_type_hint": hint} if revoke.type_hint else {}),

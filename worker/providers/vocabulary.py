@@ -147,7 +147,7 @@ class Revoke(Table, frozen=True, kw_only=True):
     token: Literal["access_token", "refresh_token", "refresh_or_access"] = "refresh_or_access"
     token_param: str = "token"  # empty: the token is in the endpoint or the header only
     type_hint: bool = False  # RFC 7009 §2.1
-    auth: Literal["client", "basic", "bearer", "client_id", "anonymous"] = "client"
+    auth: Literal["client", "basic", "bearer", "client_id", "anonymous", "oauth1"] = "client"
     extra_params: dict[str, Template] = {}
     done_codes: list[str] = []  # refusals that mean: it was dead already
     effect: RevokeEffect = "token"

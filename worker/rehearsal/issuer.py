@@ -129,6 +129,10 @@ class Issuer:
             family.spent.clear()
         return family.grant
 
+    def secret_of(self, token: str) -> str | None:
+        """What an OAuth 1.0a client signs with beside its own secret; None: nothing."""
+        return self._mint.secret_of(token) if self.profile.token_secret else None
+
     def now(self) -> float:
         """The provider's own time."""
         return self._clock()

@@ -35,6 +35,10 @@ class Mint:
         mac = self._mac(parsed.kind, text)
         return f"{self._prefixes[parsed.kind]}{text}-{mac}{self._padding}"
 
+    def secret_of(self, token: str) -> str:
+        """The secret that an OAuth 1.0a token comes with."""
+        return f"ats-{self._mac('s', token)}"
+
     def read(self, kind: str, token: str) -> Parsed | None:
         """The token's contents; None for anything this mint did not make."""
         prefix = self._prefixes[kind]

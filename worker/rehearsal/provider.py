@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 import jwt
+from oauthlib.oauth1.rfc5849 import signature
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -21,6 +22,17 @@ from .families import Issued, RefusedError
 from .faults import Answer, Faults, play
 from .issuer import Issuer
 from .profiles import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRequest:
+    """As oauthlib wants to see one."""
+
+    uri: str
+    http_method: str
+    params: list[tuple[str, str]]
+    signature: str
+
 
 _KINDS = {"any": "ra", "refresh_token": "r", "access_token": "a"}
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
@@ -207,11 +219,14 @@ class Provider:
 
     def _give_back(self, request: Request, params: Mapping[str, str]) -> Answer:
         rule = self.profile.revoke
+        token = params.get(rule["param"], "")
         try:
-            self._revoking_client(request, params)
+            if rule["client"] == "oauth1":
+                token = self._by_signature(request)
+            else:
+                self._revoking_client(request, params)
         except RefusedError as error:
             return Answer(self.refuse(error.situation))
-        token = params.get(rule["param"], "")
         if rule["token_in"] == "bearer":
             token = request.headers.get("authorization", "").partition(" ")[2]
         self.issuer.revoke(token, rule["effect"], kinds=_KINDS[rule["takes"]])
@@ -226,6 +241,29 @@ class Provider:
             self._client(request, params)
         elif demanded == "id" and params.get(self.profile.client_id_param) not in self.clients:
             raise RefusedError("wrong_client")
+
+    def _by_signature(self, request: Request) -> str:
+        """The token that a client has signed with (RFC 5849 section 3). Raises RefusedError."""
+        url, header = str(request.url), request.headers.get("authorization", "")
+        told = dict(
+            signature.collect_parameters(
+                headers={"Authorization": header}, exclude_oauth_signature=False
+            )
+        )
+        token = str(told.get("oauth_token", ""))
+        client = self.clients.get(told.get("oauth_consumer_key", ""))
+        signed = SignedRequest(
+            uri=url,
+            http_method=request.method,
+            params=[(name, value) for name, value in told.items() if name != "oauth_signature"],
+            signature=told.get("oauth_signature", ""),
+        )
+        mine = self.issuer.secret_of(token) or ""
+        if client is None or not signature.verify_hmac_sha1(signed, client.secret, mine):
+            raise RefusedError("wrong_client")
+        if self.issuer.expires_at(token) is None:
+            raise RefusedError("dead")
+        return token
 
     def _introspect(self, params: Mapping[str, str]) -> Response:
         """RFC 7662."""

@@ -332,6 +332,7 @@ class Tenant:
         if not via.provider.profile.gives_tokens:
             return
         identity.access_token = issued.access_token
+        identity.access_token_secret = via.provider.issuer.secret_of(issued.access_token)
         if issued.refresh_token is not None or not self.keeps_refresh_token:
             identity.refresh_token = issued.refresh_token
         told = via.provider.profile.expires and via.options.get("ext_expires_in", True)

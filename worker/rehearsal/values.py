@@ -27,6 +27,7 @@ class Identity:
     user_id: str
     access_token: str | None = field(default=None, repr=False)
     refresh_token: str | None = field(default=None, repr=False)
+    access_token_secret: str | None = field(default=None, repr=False)
     expires_in: int | None = None
     profile_data: Record | None = None
     searchable_at: float = 0.0  # the index shows a link late
@@ -43,6 +44,7 @@ class Identity:
             body |= {
                 "access_token": self.access_token,
                 "refresh_token": self.refresh_token,
+                "access_token_secret": self.access_token_secret,
                 "expires_in": self.expires_in,
             }
         return {name: value for name, value in body.items() if value is not None}

@@ -15,6 +15,7 @@ from worker.domain.merge import Arrival
 from worker.domain.ports import Catalogue
 from worker.domain.schedule import of_a_login
 from worker.domain.secret import Secret
+from worker.domain.token_pair import joined
 
 # An event's time and `last_login` are written by different machines of Auth0's.
 _SKEW = timedelta(minutes=2)
@@ -45,6 +46,7 @@ def of_identity(
         user_id=user.user_id,
         access_token=identity.access_token,
         refresh_token=identity.refresh_token,
+        token_secret=identity.access_token_secret,
         expires_in=identity.expires_in,
         issued_at=login_time(user, identity, logins, now=now),
         scope=identity.scope,
@@ -131,6 +133,7 @@ def _arrival(
     user_id: str | None,
     access_token: Secret | None,
     refresh_token: Secret | None,
+    token_secret: Secret | None = None,
     expires_in: object,
     issued_at: datetime | None,
     scope: str | None,
@@ -163,7 +166,7 @@ def _arrival(
         spends=provider.spends,
         not_renewable=provider.not_renewable,
         lifetimes=lifetimes,
-        access_token=access_token,
+        access_token=joined(access_token, token_secret) if access_token else None,
         refresh_token=refresh_token,
         scope=scope,
         issued_at=issued_at,
