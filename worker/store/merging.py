@@ -360,7 +360,6 @@ class _Merging:
         values: dict[str, Any] = {
             "user_id": arrival.user_id,
             "pull_fence": self._fences,  # refuses every pull that had begun before this commit
-            "pulled_at": self._now,
             "withheld": self._withheld,
             "withheld_at": None if self._withheld is None else self._now,
         }

@@ -168,7 +168,7 @@ class GrantRow(Base):
     upstream_rt_fp: Mapped[bytes | None]  # of Auth0's copy, as last seen
     upstream_at_fp: Mapped[bytes | None]
     upstream_login: Mapped[str | None]  # user id, logins and last login, as last seen (M8)
-    pulled_at: Mapped[datetime | None]
+    pulled_at: Mapped[datetime | None]  # Auth0's copy re-read on suspicion, with nothing left open
     created_at: Mapped[datetime]
     tombstoned_at: Mapped[datetime | None]
     # `domain.held.Withheld`: kept and renewed, but handed to nobody; NULL: handed out
