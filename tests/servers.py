@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests import guard
 
@@ -171,6 +172,56 @@ class Postgres(Server):
         except psycopg.OperationalError:
             return False
         return True
+
+
+class Standby(Postgres):
+    """An asynchronous replica of `primary`: what it has not received at its promotion is lost."""
+
+    name = "standby"
+
+    def __init__(self, root: Path, primary: Postgres) -> None:
+        super().__init__(root)
+        self._primary = primary
+
+    def prepare(self) -> None:
+        if self.user:
+            shutil.chown(self.home, self.user)
+        source = f"--dbname={self._primary.url}"
+        subprocess.run(
+            [
+                _postgres("pg_basebackup"),
+                source,
+                "--pgdata=data",
+                "--write-recovery-conf",
+                "-c",
+                "fast",
+            ],
+            cwd=self.home,
+            user=self.user or None,
+            group=pwd.getpwnam(self.user).pw_gid if self.user else None,
+            extra_groups=[] if self.user else None,
+            check=True,
+            capture_output=True,
+        )
+
+    def received(self) -> bool:
+        """Whether it has replayed all that the primary has written."""
+        with self._asked(self._primary) as primary, self._asked(self) as mine:
+            wal = primary.execute("SELECT pg_current_wal_lsn()").fetchone()
+            return bool(
+                mine.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", wal).fetchone()[0]
+            )
+
+    def promote(self) -> None:
+        """It is the store from now on, and begins another history."""
+        with self._asked(self) as mine:
+            mine.execute("SELECT pg_promote(wait => true)")
+
+    @staticmethod
+    def _asked(server: Postgres) -> Any:
+        import psycopg
+
+        return psycopg.connect(server.url, autocommit=True)
 
 
 class Redis(Server):

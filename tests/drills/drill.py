@@ -125,7 +125,7 @@ class Drill:
         journals = NodeJournals(self.directory / "data" / "journal", own="the judge")
         with journals.all_dead() as dead:
             for process in dead:
-                found |= {one.rt_fp for one in (*process.left, *process.kept) if one.rt_fp}
+                found |= {one.rt_fp for one in process.history() if one.rt_fp}
         return found
 
     def _log(self) -> str:

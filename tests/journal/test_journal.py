@@ -106,7 +106,8 @@ async def test_what_the_store_has_is_marked_and_not_left(place):
     with NodeJournals(place, own="me").unreplayed() as found:
         (dead,) = list(found)
         assert [one.fence for one in dead.left] == [4, 5, 6]
-        assert [one.fence for one in dead.kept] == [1, 2, 3]
+        assert [one.fence for one in dead.history(above=6)] == [1, 2, 3, 4, 5, 6]
+        assert [one.fence for one in dead.history(above=7)] == [4, 5, 6]
         assert dead.counter == 7
 
 

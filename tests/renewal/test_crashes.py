@@ -178,6 +178,40 @@ def test_a_store_that_forgot_its_last_commits_is_brought_forward_before_any_clai
     run(story())
 
 
+def test_a_node_that_never_comes_back_is_waited_for_as_long_as_a_hold(world):
+    """I24: another history of the store, and one who knew the last one is silent."""
+
+    async def story():
+        w = world(Rotation.F)
+        gone, here = w.start(node="n1"), w.start(node="n2")
+        for process in (gone, here):
+            await process.engine.sweep()
+        gone.kill()
+        w.lineage += 1
+        w.plant()
+        await live([here], 590)
+        assert w.network.sent == []
+        await live([here], 20)
+        assert len(w.network.sent) == 1
+
+    run(story())
+
+
+def test_a_process_that_ended_properly_is_not_waited_for(world):
+    async def story():
+        w = world(Rotation.F)
+        gone, here = w.start(node="n1"), w.start(node="n2")
+        for process in (gone, here):
+            await process.engine.sweep()
+        await gone.engine.stop()
+        w.lineage += 1
+        w.plant()
+        await live([here], 6)
+        assert len(w.network.sent) == 1
+
+    run(story())
+
+
 def test_a_journal_is_replayed_a_hundred_times_without_harm(world):
     async def story():
         w = world(Rotation.F)

@@ -90,11 +90,11 @@ def connect(connections, url):
     )
 
 
-def renewing(engine, vault, connections, directory, overrides):
+def renewing(engine, vault, connections, directory, overrides, node="n1"):
     process, clock = new_process_name(), SystemClock()
-    store = {"node": "n1", "process": process, "clock": clock}
+    store = {"node": node, "process": process, "clock": clock}
     return Engine(
-        node="n1",
+        node=node,
         claims=ClaimsRepository(engine, **store),
         settling=SettlingRepository(engine, audit=AuditLog("n1"), tell=outbox.add, **store),
         journal=Journal(directory, process=process, offload=threads),

@@ -14,12 +14,20 @@ class Disk:
     """One node's journals: what was synced outlives the process."""
 
     entries: dict[str, list[Brought]] = field(default_factory=dict)
-    marked: dict[str, int] = field(default_factory=dict)  # process → how far
-    marks: dict[str, set[int]] = field(default_factory=dict)
+    marks: dict[str, dict[int, int]] = field(default_factory=dict)  # entry → count of its group
     counters: dict[str, int] = field(default_factory=dict)
     alive: set[str] = field(default_factory=set)
     done: set[str] = field(default_factory=set)
     full: bool = False
+
+    def history(self, process: str, *, above: int | None) -> list[Brought]:
+        """What is not marked, or of groups after the `above`-th. None: only what is not marked."""
+        marks = self.marks[process]
+        return [
+            entry
+            for number, entry in enumerate(self.entries[process], start=1)
+            if number not in marks or (above is not None and marks[number] > above)
+        ]
 
 
 @dataclass
@@ -32,20 +40,14 @@ class DeadOnDisk:
 
     @property
     def left(self) -> list[Brought]:
-        return self._of(marked=False)
+        return self.disk.history(self.name, above=None)
 
-    @property
-    def kept(self) -> list[Brought]:
-        return self._of(marked=True)
+    def history(self, above: int = 0) -> list[Brought]:
+        return self.disk.history(self.name, above=above)
 
     @property
     def counter(self) -> int:
         return self.disk.counters.get(self.name, 0)
-
-    def _of(self, *, marked: bool) -> list[Brought]:
-        marks = self.disk.marks.get(self.name, set())
-        entries = self.disk.entries.get(self.name, [])
-        return [e for n, e in enumerate(entries, start=1) if (n in marks) is marked]
 
     def replayed(self) -> None:
         self.disk.done.add(self.name)

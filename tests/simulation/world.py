@@ -36,6 +36,7 @@ from worker.domain.exchange import (
 )
 from worker.domain.grant import GrantId
 from worker.domain.ports import Vault
+from worker.domain.secret import Secret
 from worker.renewal import Engine as RenewalEngine
 from worker.store import outbox
 from worker.store.audit import AuditLog
@@ -147,7 +148,7 @@ class MemoryJournal:
         self._owner = process
         self._disk = process.disk
         self._disk.entries[self.process] = []
-        self._disk.marks[self.process] = set()
+        self._disk.marks[self.process] = {}
         self._disk.alive.add(self.process)
 
     async def append(self, brought: Brought) -> int:
@@ -163,14 +164,14 @@ class MemoryJournal:
     def mark(self, entries: Sequence[int], counter: int) -> None:
         if self._owner.dead:
             return
-        self._disk.marks[self.process].update(entries)
+        self._disk.marks[self.process].update(dict.fromkeys(entries, counter))
         self._disk.counters[self.process] = counter
 
     async def probe(self) -> bool:
         return not self._disk.full
 
-    def history(self) -> list[Brought]:
-        return list(self._disk.entries[self.process])
+    def history(self, above: int = 0) -> list[Brought]:
+        return self._disk.history(self.process, above=above)
 
     async def close(self) -> None:
         return None
@@ -185,11 +186,16 @@ class Process:
         self.node = node
         self.disk = world.disks.setdefault(node, Disk())
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.clock = VirtualClock()
+        self.clock = _Clock(self)
         self._resume: asyncio.Future[None] | None = None
         journal = MemoryJournal(self)
         self.journals = MemoryJournals(self.disk, name)
-        store = {"node": node, "process": name, "clock": world.clock}
+        store = {
+            "node": node,
+            "process": name,
+            "clock": world.clock,
+            "lineage": lambda _: world.lineage,
+        }
         self.claims = ClaimsRepository(world.store, **store)  # type: ignore[arg-type]
         self.engine = RenewalEngine(
             node=node,
@@ -209,7 +215,7 @@ class Process:
             hosts=HostRepository(world.store),
             learning=LearningRepository(world.store, tell=outbox.add),
             pull=world.pull,
-            clock=_Clock(self),
+            clock=self.clock,
             offload=self.offload,  # type: ignore[arg-type]
             random=Random(world.seed),
         )
@@ -262,6 +268,10 @@ class Process:
         if self._resume is not None:
             self._resume.set_result(None)
             self._resume = None
+
+    def step_clock(self, seconds: float) -> None:
+        """Its wall clock, that many seconds off from now on; the monotonic one goes on."""
+        self.clock.skew = timedelta(seconds=seconds)
 
     async def drain(self, provider: str = PROVIDER, budget: float = 300.0) -> dict[str, int]:
         return await self.engine.drain(provider, budget_seconds=budget)
@@ -328,11 +338,12 @@ class World:
         self.entry = FakeEntry(PROVIDER, ledger)
         self.catalogue = FakeCatalogue({PROVIDER: self.entry})
         self.network = Network({self.entry.host: ledger})
-        self.pull = FakePull()
+        self.pull: Any = FakePull()
         self.clock = VirtualClock()
         self.disks: dict[str, Disk] = {}
         self.processes: list[Process] = []
         self.store_away = False
+        self.lineage = 1  # of the store: a replica that takes over begins another
         self.at_step: Callable[[Process, str], None] | None = None
         self.unknown_commit: Callable[[str], bool] = lambda _: False  # done, and nobody hears it
         plant_connection(self.store, name=PROVIDER)
@@ -358,6 +369,9 @@ class World:
         columns = {"connection": PROVIDER, "provider": PROVIDER, "now": self.now()} | columns
         columns.setdefault("grant", GrantId(UUID(int=self.random.getrandbits(128))))  # spreads dues
         return plant(self.store, self.vault, rt=rt, **columns)
+
+    def fingerprint(self, token: str) -> bytes:
+        return self.vault.fingerprint(Secret(token))
 
     def now(self) -> datetime:
         return self.clock.now()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from worker.domain.attempt import Brought
 from worker.journal.journal import KEEP_SECONDS
-from worker.journal.reading import read
+from worker.journal.reading import Content, read
 
 
 @dataclass(slots=True)
@@ -21,11 +21,16 @@ class DeadProcess:
 
     name: str
     left: list[Brought]  # not marked: the store may lack them; in the order they came
-    kept: list[Brought]  # marked; for a store that was rolled back (I24)
     counter: int  # the highest count of its groups that the store confirmed
     damaged: list[str]
+    _content: Content
     _directory: Path
     _lock: int
+
+    def history(self, above: int = 0) -> list[Brought]:
+        """What is left, and what is marked of the groups after the `above`-th: for a store that
+        was rolled back (I24)."""
+        return self._content.history(above)
 
     def replayed(self) -> None:
         """Everything left is in the store now: say so in its journal, keep the rest for a day."""
@@ -106,10 +111,10 @@ def _read(directory: Path, name: str, lock: int) -> DeadProcess:
     found = read(directory, name)
     return DeadProcess(
         name=name,
-        left=found.brought(marked=False),
-        kept=found.brought(marked=True),
+        left=found.left(),
         counter=found.counter,
         damaged=found.damaged,
+        _content=found,
         _directory=directory,
         _lock=lock,
     )

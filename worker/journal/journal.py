@@ -15,7 +15,7 @@ from pathlib import Path
 from worker.domain.attempt import Brought
 from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.ports import Offload
-from worker.journal.reading import history_of
+from worker.journal.reading import read
 from worker.journal.records import HEAD, Mark, entry_of, framed
 from worker.monitoring.metrics import JOURNAL_SYNC
 
@@ -107,9 +107,10 @@ class Journal:
             return False
         return True
 
-    def history(self) -> list[Brought]:
-        """Everything of the last day, oldest first (I24)."""
-        return history_of(self._directory, self.process)
+    def history(self, above: int = 0) -> list[Brought]:
+        """Of the last day, oldest first: what the store took as more than its `above`-th group of
+        this process, or is not known to have (I24)."""
+        return read(self._directory, self.process).history(above)
 
     async def close(self) -> None:
         if self._writer is not None:

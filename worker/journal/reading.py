@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +17,20 @@ class Content:
     """All segments of one process."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
-    marked: set[int] = field(default_factory=set)
+    marked: dict[int, int] = field(default_factory=dict)  # entry → count of its group
     counter: int = 0  # the highest count of its groups that the store confirmed
     damaged: list[str] = field(default_factory=list)
 
-    def brought(self, *, marked: bool) -> list[Brought]:
-        """Entries that the store is known to have, or those it may lack; oldest first."""
-        numbers = sorted(n for n in self.entries if (n in self.marked) is marked)
-        return [brought_of(self.entries[n]) for n in numbers]
+    def left(self) -> list[Brought]:
+        """Entries that the store may lack; oldest first."""
+        return self._brought(n for n in self.entries if n not in self.marked)
+
+    def history(self, above: int) -> list[Brought]:
+        """Those, and what the store had of the groups after the `above`-th; oldest first."""
+        return self._brought(n for n in self.entries if self.marked.get(n, above + 1) > above)
+
+    def _brought(self, numbers: Iterable[int]) -> list[Brought]:
+        return [brought_of(self.entries[n]) for n in sorted(numbers)]
 
 
 def read(directory: Path, process: str) -> Content:
@@ -36,16 +43,10 @@ def read(directory: Path, process: str) -> Content:
     return found
 
 
-def history_of(directory: Path, process: str) -> list[Brought]:
-    """Everything a process has journaled in the last day, oldest first."""
-    entries = read(directory, process).entries
-    return [brought_of(entries[n]) for n in sorted(entries)]
-
-
 def _read_segment(path: Path, found: Content) -> None:
     for record in records_in(path.read_bytes()):
         if isinstance(record, Mark):
-            found.marked.update(record.entries)
+            found.marked.update(dict.fromkeys(record.entries, record.counter))
             found.counter = max(found.counter, record.counter)
         elif isinstance(record, Entry):
             found.entries[record.number] = record

@@ -72,7 +72,7 @@ class Committer:
             await self._apart(group, error)
             return
         if settled.counter is not None:
-            self.counter = settled.counter
+            self.counter = max(self.counter, settled.counter)
             places = (self._entries.pop((one.grant, one.fence), None) for one in group)
             self._journal.mark([at for at in places if at is not None], settled.counter)
         self._settled(group, settled)

@@ -95,7 +95,14 @@ class Engine:
             settling, journal, clock=clock, offload=offload, settled=self._settled
         )
         self._replayer = Replayer(
-            settling, journal, journals, offload=offload, counter=lambda: self._committer.counter
+            settling,
+            journal,
+            journals,
+            claims=claims,
+            node=node,
+            clock=clock,
+            offload=offload,
+            counter=lambda: self._committer.counter,
         )
         self._endings = Endings(
             clock=clock,
@@ -168,10 +175,13 @@ class Engine:
 
         Call it every second or two; it costs one probe per provider and tenant.
         """
+        if not await self._replayer.store_is_whole():
+            return {}
         try:
             died = await self.replay()
             due = await self._finder.due(fresh=True)
         except TransientError:
+            self._replayer.doubtful = True
             return {}
         overdue = self._clock.now() - OVERDUE
         names = {work.provider for work in due if died or work.since < overdue}
@@ -196,6 +206,7 @@ class Engine:
         if running:
             await asyncio.wait(running, timeout=STOP_PATIENCE)
         await asyncio.wait_for(self._committer.flushed(), STOP_PATIENCE)
+        await self._replayer.leave()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
         await self._journal.close()

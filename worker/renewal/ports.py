@@ -26,7 +26,10 @@ class DueWork(Protocol):
 
 
 class Claims(Protocol):
-    """Synchronous. Raises everywhere: TransientError, the store is away."""
+    """Synchronous. Raises everywhere: TransientError, the store is away, or is another one than
+    `lineage` says."""
+
+    lineage: int | None  # the history of the store that was compared with our journals (I24)
 
     def due(self) -> Sequence[DueWork]: ...
 
@@ -68,6 +71,21 @@ class Settling(Protocol):
     def restore_counter(self, process: str, value: int) -> None:
         """After a rollback was repaired from the journals."""
 
+    def lineage(self) -> int:
+        """Which history of the store this is; another one may lack the last commits (I24)."""
+
+    def silent(self, lineage: int) -> Sequence[str]:
+        """Who vouched for another history, and not for this one: "node:process"."""
+
+    def vouch(self, lineage: int) -> Sequence[str]:
+        """This process holds nothing that the store lacks; who is silent still."""
+
+    def unvouch(self, *processes: str) -> None:
+        """These processes of this node are gone, and left nothing that the store lacks."""
+
+    def forget(self, silent: Iterable[str]) -> None:
+        """They did not come back within the hold."""
+
 
 class Journal(Protocol):
     """Of this process."""
@@ -82,8 +100,9 @@ class Journal(Protocol):
 
     async def probe(self) -> bool: ...
 
-    def history(self) -> Sequence[Brought]:
-        """Everything of the last day, oldest first."""
+    def history(self, above: int = 0) -> Sequence[Brought]:
+        """Oldest first: what the store is not known to have, or took as more than its
+        `above`-th group of this process."""
 
     async def close(self) -> None: ...
 
@@ -97,8 +116,8 @@ class Dead(Protocol):
     @property
     def left(self) -> Sequence[Brought]: ...
 
-    @property
-    def kept(self) -> Sequence[Brought]: ...
+    def history(self, above: int = 0) -> Sequence[Brought]:
+        """As of `Journal`."""
 
     @property
     def counter(self) -> int: ...

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, and_, bindparam, case, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, bindparam, case, or_, select, tuple_, update
 
 from worker.domain.attempt import Unfinished
 from worker.domain.errors import TransientError
@@ -27,6 +27,7 @@ from worker.domain.ports import Clock
 from worker.store import candidates
 from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
 from worker.store.engine import reading, writing
+from worker.store.lineage import Lineage, lineage_of, postgres_lineage
 from worker.store.tables import GrantRow
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,7 +47,17 @@ class DueWork:
 class ClaimsRepository:
     """Claims of one process. Raises everywhere: TransientError, the store is away."""
 
-    def __init__(self, engine: Engine, *, node: str, process: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        node: str,
+        process: str,
+        clock: Clock,
+        lineage: Lineage = lineage_of,
+    ) -> None:
+        self.lineage: int | None = None  # the history that claims are for; None: whichever
+        self._lineage = lineage
         self._engine = engine
         self._node = node
         self._process = process
@@ -90,6 +101,7 @@ class ClaimsRepository:
             "node": self._node,
             "process": self._process,
             "lease": timedelta(seconds=lease),
+            "lineage": self.lineage,
         }
         try:
             with writing(self._engine) as connection:
@@ -182,14 +194,21 @@ class ClaimsRepository:
         return found
 
     def _now(self, connection: Connection) -> datetime:
-        if not self._postgres:
-            return self._clock.now()
-        now: datetime = connection.execute(select(func.now())).scalar_one()
-        return now.astimezone(UTC)
+        """Raises: TransientError, this is another history of the store than the one looked at."""
+        if self._postgres:
+            asked = f"SELECT now(), {postgres_lineage(connection)}"
+            now, lineage = connection.exec_driver_sql(asked).one()
+        else:
+            now, lineage = self._clock.now(), self._lineage(connection)
+        if self.lineage not in (None, lineage):
+            raise TransientError("store: another history", code="another_history")
+        moment: datetime = now.astimezone(UTC)
+        return moment
 
     def _claim(self, connection: Connection, asked: Mapping[str, Any]) -> Sequence[Any]:
         if self._postgres:
-            return connection.exec_driver_sql(_POSTGRES_CLAIM, dict(asked)).all()
+            claim = _POSTGRES_CLAIM.replace("LINEAGE", postgres_lineage(connection))
+            return connection.exec_driver_sql(claim, dict(asked)).all()
         return self._claim_on_sqlite(connection, asked)
 
     def _claim_on_sqlite(self, connection: Connection, asked: Mapping[str, Any]) -> Sequence[Any]:
@@ -326,6 +345,7 @@ WITH due AS MATERIALIZED (
         ORDER BY g.due_at LIMIT %(each)s
         FOR UPDATE SKIP LOCKED
     ) AS d
+    WHERE %(lineage)s::bigint IS NULL OR LINEAGE = %(lineage)s::bigint
 ), numbered AS (
     SELECT id, row_number() OVER () AS n FROM due
 )

@@ -25,12 +25,14 @@ from worker.domain.attempt import (
     Refused,
     Settled,
 )
+from worker.domain.errors import TransientError
 from worker.domain.grant import GrantId, GrantState
 from worker.domain.ports import AuditRecord, Clock, Notice
 from worker.domain.verdict import after_refusal
 from worker.store import candidates, verdict_brake
 from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
+from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch
 from worker.store.moving import POSTGRES_MOVE, columns_of, move_one
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
 
@@ -83,7 +85,9 @@ class SettlingRepository:
         clock: Clock,
         audit: Audit,
         tell: Tell,
+        lineage: Lineage = lineage_of,
     ) -> None:
+        self._lineage = lineage
         self._engine = engine
         self._node = node
         self._process = process
@@ -131,6 +135,34 @@ class SettlingRepository:
                     where=CounterRow.value < value,
                 )
             )
+
+    def lineage(self) -> int:
+        """Which history of the store this is (`worker.store.lineage`)."""
+        with reading(self._engine) as connection:
+            return self._lineage(connection)
+
+    def silent(self, lineage: int) -> list[str]:
+        """Who vouched for another history, and not for this one: "node:process"."""
+        with reading(self._engine) as connection:
+            return silent(connection, lineage)
+
+    def vouch(self, lineage: int) -> list[str]:
+        """This process lacks nothing here; who has not said so yet. Raises: TransientError."""
+        with writing(self._engine) as connection:
+            if self._lineage(connection) != lineage:
+                raise TransientError("store: another history", code="another_history")
+            vouch(connection, f"{self._node}:{self._process}", lineage)
+            return silent(connection, lineage)
+
+    def unvouch(self, *processes: str) -> None:
+        """These processes of this node are gone, and have left nothing."""
+        with writing(self._engine) as connection:
+            unvouch(connection, *(f"{self._node}:{process}" for process in processes))
+
+    def forget(self, silent: Iterable[str]) -> None:
+        """They did not come back; whatever they hold is late."""
+        with writing(self._engine) as connection:
+            unvouch(connection, *silent)
 
     def _name(self, process: str) -> str:
         return f"rotated:{self._node}:{process}"
