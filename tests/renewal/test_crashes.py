@@ -249,6 +249,42 @@ def test_a_stepped_wall_clock_takes_no_claim_from_the_living(world, step):
     run(story())
 
 
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_worker_whose_clock_is_an_hour_off_renews_in_the_stores_time(world, step):
+    """T7, I12: an hour slow, each token would have expired when it comes, and be due at once."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+        process = w.start()
+        process.step_clock(step)
+        await live([process], 120)
+        assert len(w.network.sent) == 1
+        row = row_of(w.store, grant)
+        assert w.now() < row.due_at < row.expires_at <= w.now() + timedelta(hours=1)
+
+    run(story())
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_worker_whose_clock_is_an_hour_off_calls_no_grant_dead_too_soon(world, step):
+    """T7, I8: the minute before the last word is one of the store's clock."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+        w.ledger.revoke("r0")
+        steady, stepped = w.start(), w.start()
+        await steady.drain(budget=1)
+        stepped.step_clock(step)
+        await live([stepped], 120)
+        assert row_of(w.store, grant).state == "needs_reauth"
+        (first, _), (second, _) = w.network.sent
+        assert second - first >= 60
+
+    run(story())
+
+
 @pytest.mark.parametrize(
     ("rotation", "grace", "kept"),
     [

@@ -38,6 +38,7 @@ from worker.renewal.prepared import Prepared
 from worker.renewal.replaying import Replayer
 from worker.renewal.resolving import Resolver
 from worker.renewal.salvaging import Salvager
+from worker.renewal.store_clock import StoreClock
 from worker.renewal.suspects import Suspects
 
 OVERDUE = timedelta(seconds=15)  # unclaimed for so long: whoever should have been told was not
@@ -75,6 +76,7 @@ class Engine:
         random: Random | None = None,
         confirm_after: timedelta = CONFIRM_AFTER,
     ) -> None:
+        clock = StoreClock(clock)
         self._hosts = hosts
         self._journal = journal
         self._clock = clock

@@ -10,13 +10,14 @@ from worker.domain.attempt import Ending, Unfinished
 from worker.domain.errors import ConfigurationError, WorkerError
 from worker.domain.exchange import Rotation
 from worker.domain.grant import Claim, GrantId, GrantKey
-from worker.domain.ports import Clock, Offload
+from worker.domain.ports import Offload
 from worker.domain.rotation import SHORTEST_LEASE, Rules, may_retake, rules_for
 from worker.monitoring.metrics import TAKEOVERS
 from worker.renewal.endings import Endings
 from worker.renewal.ports import Claims, DueWork, NodeJournals
 from worker.renewal.prepared import Prepared
 from worker.renewal.resolving import Resolver
+from worker.renewal.store_clock import StoreClock
 
 LOOK_EVERY = 1.0  # seconds between looks at which tenants have due work, and at the unfinished
 SLOW_SWEEP = 30.0  # seconds a watermark is trusted
@@ -44,7 +45,7 @@ class Finder:
         *,
         node: str,
         process: str,
-        clock: Clock,
+        clock: StoreClock,
         offload: Offload,
         live: Mapping[tuple[GrantId, int], Claim],
     ) -> None:
@@ -89,6 +90,7 @@ class Finder:
             since=self._watermarks(provider, tenants),
         )
         self._remember(provider, claims)
+        self._listen(claims)
         return [Claimed(claim=claim, began=began, lease=lease) for claim in claims]
 
     async def take_over(self, provider: str) -> list[Claimed]:
@@ -132,6 +134,11 @@ class Finder:
         known = ((tenant, self._since.get((provider, tenant))) for tenant in tenants)
         return {tenant: since for tenant, since in known if since is not None}
 
+    def _listen(self, claims: Sequence[Claim]) -> None:
+        """A claim names the moment it was made, by the store's clock."""
+        if claims:
+            self._clock.heard(claims[-1].claimed_at)
+
     def _remember(self, provider: str, claims: Sequence[Claim]) -> None:
         """Whatever is due before the last one claimed is claimed too, or locked by a claimer."""
         for claim in claims:
@@ -170,6 +177,7 @@ class Finder:
         began = self._clock.monotonic()
         claims = await self._offload(self._claims.take_over, ripe, lease=lease)
         TAKEOVERS.labels(provider).inc(len(claims))
+        self._listen(claims)
         return [
             Claimed(claim=claim, began=began, lease=lease, earlier_gone=gone[claim.grant])
             for claim in claims
