@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 import jwt
-from oauthlib.oauth1.rfc5849 import signature
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -22,17 +21,7 @@ from .families import Issued, RefusedError
 from .faults import Answer, Faults, play
 from .issuer import Issuer
 from .profiles import Profile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedRequest:
-    """As oauthlib wants to see one."""
-
-    uri: str
-    http_method: str
-    params: list[tuple[str, str]]
-    signature: str
-
+from .signing import parameters, signature
 
 _KINDS = {"any": "ra", "refresh_token": "r", "access_token": "a"}
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
@@ -243,23 +232,20 @@ class Provider:
             raise RefusedError("wrong_client")
 
     def _by_signature(self, request: Request) -> str:
-        """The token that a client has signed with (RFC 5849 section 3). Raises RefusedError."""
-        url, header = str(request.url), request.headers.get("authorization", "")
-        told = dict(
-            signature.collect_parameters(
-                headers={"Authorization": header}, exclude_oauth_signature=False
-            )
-        )
-        token = str(told.get("oauth_token", ""))
+        """The token that a client has signed with. Raises RefusedError."""
+        told = parameters(request.headers.get("authorization", ""))
+        token, claimed = told.get("oauth_token", ""), told.get("oauth_signature", "")
         client = self.clients.get(told.get("oauth_consumer_key", ""))
-        signed = SignedRequest(
-            uri=url,
-            http_method=request.method,
-            params=[(name, value) for name, value in told.items() if name != "oauth_signature"],
-            signature=told.get("oauth_signature", ""),
+        if client is None:
+            raise RefusedError("wrong_client")
+        found = signature(
+            request.method,
+            str(request.url),
+            told,
+            client_secret=client.secret,
+            token_secret=self.issuer.secret_of(token) or "",
         )
-        mine = self.issuer.secret_of(token) or ""
-        if client is None or not signature.verify_hmac_sha1(signed, client.secret, mine):
+        if found != claimed:
             raise RefusedError("wrong_client")
         if self.issuer.expires_at(token) is None:
             raise RefusedError("dead")
