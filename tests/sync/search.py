@@ -10,8 +10,12 @@ from tests.sync.world import World
 class Search:
     """Auth0's user search: sorted by creation, a thousand hits of a query at most."""
 
-    def __init__(self, world: World, users: list[tuple[str, str]]) -> None:
-        self.users, self.asked = users, 0
+    def __init__(
+        self, world: World, users: list[tuple[str, str]], *, by: str = "created_at"
+    ) -> None:
+        """`users`: (id, time of creation, or whatever else they are listed by)."""
+        self.users, self.by = users, by
+        self.queries: list[str] = []
         handle = world.auth0._handle
         world.api._http = httpx.AsyncClient(
             transport=httpx.MockTransport(lambda r: self.answer(r) or handle(r))
@@ -20,19 +24,16 @@ class Search:
     def answer(self, request: httpx.Request) -> httpx.Response | None:
         if request.url.path != "/api/v2/users":
             return None
-        self.asked += 1
         query, page = request.url.params["q"], int(request.url.params["page"])
+        self.queries.append(query)
         if page >= 10:  # as Auth0 does past the thousandth hit
             return httpx.Response(400, json={"errorCode": "invalid_paging"})
-        hits = [
-            {"user_id": u, "created_at": at} for u, at in self.users if self.matches(u, at, query)
-        ]
+        hits = [{"user_id": u, self.by: at} for u, at in self.users if self.matches(u, at, query)]
         if request.url.params.get("include_totals") == "true":
             return httpx.Response(200, json={"total": len(hits), "users": hits[:1]})
         return httpx.Response(200, json=hits[page * 100 : page * 100 + 100])
 
-    @staticmethod
-    def matches(user_id: str, at: str, query: str) -> bool:
+    def matches(self, user_id: str, at: str, query: str) -> bool:
         if query.startswith("identities.user_id:"):
             return user_id in ("auth0|primary",)
-        return at >= query.removeprefix("created_at:[").partition(" TO")[0]
+        return at >= query.removeprefix(f"{self.by}:[").partition(" TO")[0]

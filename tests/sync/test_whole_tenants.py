@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from tests.auth0.fakes import in_place
-from tests.sync.world import World, identity
+from tests.clock import T0
+from tests.sync.search import Search
+from tests.sync.world import ROSA, World, identity, iso
+from worker.domain.errors import TransientError
 from worker.store.comparing import Comparison
 from worker.sync import Diff, Reconcile
 
@@ -25,9 +30,10 @@ async def test_a_reconcile_finds_what_no_event_told(world):
     await world.pull("google-oauth2|2")
     world.user(identity("rt-1", "at-1"), logins=2)
     world.no_user("google-oauth2|2")
+    Search(world, [])
     found = await reconcile(world).run()
     assert (found.read, found.newer_upstream, found.orphaned_here) == (2, 1, 1)
-    assert found.next_user is None
+    assert found.next_place is None
     assert world.tokens() == ("rt-1", "at-1")
 
 
@@ -36,16 +42,57 @@ async def test_a_reconcile_keeps_to_its_share_and_goes_on_later(world):
         user_id = f"google-oauth2|{number}"
         world.user(identity(f"rt-{number}", user_id=str(number)), user_id=user_id)
         await world.pull(user_id)
+    Search(world, [])
     began = world.clock.monotonic()
     first = await reconcile(world).run(seconds=1.5)
-    assert first.next_user is not None
+    assert first.next_place is not None
     assert first.read / (world.clock.monotonic() - began) <= 16 * 0.6 * 0.2 * 1.5
-    second = await reconcile(world).run(after=first.next_user)
+    second = await reconcile(world).run(after=first.next_place)
     assert first.read + second.read == 5
 
 
 def reconcile(world: World) -> Reconcile:
     return Reconcile(world.api, world.puller, world.findings, clock=world.clock, offload=in_place)
+
+
+async def test_who_logged_in_and_is_a_stranger_here_is_read(world):
+    """Every event of theirs was lost, and no grant of ours points at them."""
+    world.user(identity())
+    await world.pull()
+    world.clock.advance(86_400)
+    world.user(identity("rt-2", user_id="2"), user_id="google-oauth2|2")
+    at = world.clock.now() - timedelta(minutes=30)
+    users = [("google-oauth2|2", iso(at)), ("auth0|db", iso(at)), (ROSA, iso(at))]
+    search = Search(world, users, by="last_login")
+    asked = len(world.auth0.paths)
+    found = await reconcile(world).run(since=world.clock.now() - timedelta(hours=24))
+    assert (found.read, found.missing_here) == (2 + 1, 1)  # he has a grant now: part of the second
+    assert world.grant("2").user_id == "google-oauth2|2"
+    assert search.queries[0] == f"last_login:[{iso(T0 - timedelta(hours=1))[:19]}.000Z TO *]"
+    read = [path for path in world.auth0.paths[asked:] if "/users/" in path]
+    assert not any("db" in path for path in read)
+
+    again = await reconcile(world).run()
+    assert (again.read, again.missing_here) == (2, 0)
+
+
+async def test_a_search_that_cannot_be_asked_costs_the_night_its_first_part_only(world):
+    world.user(identity())
+    await world.pull()
+    world.auth0.on("/users", (503, {}))
+    found = await reconcile(world).run()
+    assert (found.read, found.failed, found.next_place) == (1, 0, None)
+
+
+async def test_a_night_in_which_nobody_can_be_read_is_not_counted_down_to_its_end(world):
+    for number in range(20):
+        user_id = f"google-oauth2|{number:02}"
+        world.user(identity(f"rt-{number}", user_id=str(number)), user_id=user_id)
+        await world.pull(user_id)
+        world.auth0.on(f"/users/google-oauth2%7C{number:02}", (503, {}))
+    Search(world, [])
+    with pytest.raises(TransientError, match="nobody"):
+        await reconcile(world).run()
 
 
 async def test_a_diff_counts_as_the_reconcile_does_and_changes_nothing(world):

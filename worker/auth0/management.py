@@ -23,7 +23,7 @@ from worker.domain.ports import Clock, Offload, Tenants
 from worker.monitoring.metrics import AUTH0_REQUESTS
 
 _USER_FIELDS = "user_id,identities,created_at,last_login,logins_count,blocked"
-_LISTED_FIELDS = "user_id,created_at"
+_LISTED_FIELDS = "user_id,created_at,last_login"
 _LONGEST = 32 * 1024 * 1024  # bytes of an answer, unpacked; a hundred log records are 1 MiB
 _PIECE = 64 * 1024
 PAGE = 100  # users or log records; connections: 50 is what Auth0 documents for checkpoints
@@ -34,7 +34,8 @@ class ListedUser:
     """A search hit: eventually consistent, so good for ids and nothing else."""
 
     user_id: str
-    created_at: str  # as Auth0 writes it, for use in the next query
+    created_at: str  # as Auth0 writes them, for use in the next query
+    last_login: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,11 @@ class ManagementApi:
         }
         body = await self._get("users", "/users", params, priority)
         return [
-            ListedUser(user_id=user_id, created_at=text(element.get("created_at")) or "")
+            ListedUser(
+                user_id=user_id,
+                created_at=text(element.get("created_at")) or "",
+                last_login=text(element.get("last_login")) or "",
+            )
             for element in _elements(body, "users")
             if (user_id := text(element.get("user_id")))
         ]

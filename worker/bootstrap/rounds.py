@@ -107,15 +107,19 @@ class TenantRounds:
             self._findings,
             clock=base.clock,
             offload=base.offload,
+            share=base.settings.reconcile_share,
         )
         counts: Counter[str] = Counter()
         hold = partial(self._nights.hold, tenant, holder)
         now = base.clock.now()
         try:
             after = await base.offload(hold, now=now, until=now + _LEASE)
+            latest = await base.offload(self._nights.latest, tenant)
+            since = latest.since if latest else None
             while after is not None:
-                found = asdict(await reconcile.run(after=after, seconds=_SLICE))
-                after, now = found.pop("next_user"), base.clock.now()
+                done = await reconcile.run(after=after, since=since, seconds=_SLICE)
+                found = asdict(done)
+                after, now = found.pop("next_place"), base.clock.now()
                 counts.update(found)
                 save = partial(self._nights.save, tenant, holder, after=after, counts=found)
                 if not await base.offload(save, now=now, until=now + _LEASE):

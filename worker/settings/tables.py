@@ -202,6 +202,12 @@ class Settings(_Table):
     reconcile_hour: Annotated[int | None, BeforeValidator(_or_off)] = Field(
         default=3, ge=0, le=23, description="UTC hour of the nightly look at every user, or `off`"
     )
+    reconcile_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="of each tenant's request budget: what that look may use",
+    )
 
     tenants: Mapping[str, TenantSettings] = {}
     providers: Mapping[str, Mapping[str, Any]] = {}

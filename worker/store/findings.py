@@ -10,10 +10,12 @@ from sqlalchemy import Connection, Engine, func, select, update
 
 from worker.domain.grant import GrantKey, GrantPart
 from worker.domain.held import GONE
+from worker.domain.merge import CLOCK_DOUBT
 from worker.domain.ports import Notice
 from worker.store.engine import reading, writing
 from worker.store.filling import key_of
-from worker.store.tables import ConnectionRow, GrantRow
+from worker.store.pulls import user_subject
+from worker.store.tables import ConnectionRow, GrantRow, PullRow
 
 AddNotices = Callable[[Connection, Sequence[Notice], datetime], None]
 
@@ -100,6 +102,28 @@ class FindingRepository:
         )
         with reading(self._engine) as connection:
             return [user for user in connection.execute(asked).scalars() if user]
+
+    def strangers(self, tenant: str, logins: Mapping[str, datetime]) -> Sequence[str]:
+        """Of users who logged in at those times: whom we hold no grant of, and have not read since.
+
+        A read a little before the login counts, for Auth0's clock and ours may differ.
+        """
+        held = select(GrantRow.user_id).where(
+            GrantRow.tenant == tenant,
+            GrantRow.user_id.in_(list(logins)),
+            GrantRow.state.not_in([state.value for state in GONE]),
+        )
+        subjects = {user_subject(user_id): user_id for user_id in logins}
+        pulled = select(PullRow.subject, PullRow.pulled_at).where(
+            PullRow.tenant == tenant, PullRow.subject.in_(list(subjects))
+        )
+        with reading(self._engine) as connection:
+            known = set(connection.execute(held).scalars())
+            for row in connection.execute(pulled):
+                user_id = subjects[row.subject]
+                if row.pulled_at and row.pulled_at >= logins[user_id] - CLOCK_DOUBT:
+                    known.add(user_id)
+        return [user_id for user_id in logins if user_id not in known]
 
     def some_users(self, tenant: str, *, limit: int) -> Sequence[str]:
         """As `users`, at random. A scan."""

@@ -1,7 +1,7 @@
 """How far each tenant's reconcile has come, so that a round outlives the process that began it.
 
-One column of the `tenants` table: who works on it until when, after which user to go on, and what
-was counted so far.
+One column of the `tenants` table: who works on it until when, where to go on, and what was
+counted so far.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Round:
 
     began_at: datetime
     ended_at: datetime | None  # None: under way
-    after: str  # the last user read
+    after: str  # how far it is; see `Reconcile`
+    since: datetime | None  # when the one before began; None: it is the first
     counts: Mapping[str, int]
 
 
@@ -48,6 +49,7 @@ class RoundRepository:
                 return False
             fresh: dict[str, Any] = {
                 "began": to_micros(now),
+                "since": row.get("began"),
                 "ended": None,
                 "after": "",
                 "counts": {},
@@ -56,7 +58,10 @@ class RoundRepository:
         return True
 
     def hold(self, tenant: str, holder: str, *, now: datetime, until: datetime) -> str | None:
-        """After which user to go on; None: no round is under way, or somebody else is at it."""
+        """Where to go on; "" at the beginning.
+
+        None: no round is under way, or somebody else is at it.
+        """
         with writing(self._engine) as connection:
             row = locked(connection, tenant).reconcile
             if not row or row.get("ended"):
@@ -77,7 +82,7 @@ class RoundRepository:
         now: datetime,
         until: datetime,
     ) -> bool:
-        """Users up to `after` are read (None: all); `counts` are added. False: no longer ours."""
+        """It is done up to `after` (None: all of it); `counts` are added. False: no longer ours."""
         with writing(self._engine) as connection:
             row = locked(connection, tenant).reconcile
             if row.get("holder") != holder or row.get("ended"):
@@ -99,6 +104,7 @@ class RoundRepository:
             began_at=_at(row, "began"),
             ended_at=_at(row, "ended") if row.get("ended") else None,
             after=row["after"],
+            since=_at(row, "since") if row.get("since") else None,
             counts=row["counts"],
         )
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
 
 from worker.auth0 import ManagementApi
+from worker.auth0.answers import moment
 from worker.auth0.management import PAGE, ListedUser
 from worker.domain.errors import PermanentError
 
@@ -16,39 +19,55 @@ EVERYBODY = f"created_at:[{_EVER} TO *]"
 
 @dataclass(slots=True)
 class Place:
-    """How far a listing by time of creation has come."""
+    """How far a listing by time of creation, or of the last login, has come."""
 
-    since: str = _EVER  # `created_at` of the last user listed
-    at_since: set[str] = field(default_factory=set)  # ids listed that were created right then
+    since: str = _EVER  # that time of the last user listed
+    at_since: set[str] = field(default_factory=set)  # ids listed of right then
 
 
 async def pages_of_users(api: ManagementApi, place: Place) -> AsyncIterator[Sequence[str]]:
     """Ids in pages, oldest user first; `place` is past a page when it is yielded.
 
-    A query sorted by creation is followed for a thousand hits, then asked anew from the last
-    one's time on. The search index lags behind by seconds: who signs up meanwhile is told of by
-    his login. Raises: PermanentError where a thousand users were created in one millisecond.
+    The search index lags behind by seconds: who signs up meanwhile is told of by his login.
+    Raises: PermanentError where a thousand users were created in one millisecond.
     """
+    async for page in _pages(api, place, "created_at"):
+        yield [hit.user_id for hit in page]
+
+
+async def pages_of_logins(
+    api: ManagementApi, place: Place
+) -> AsyncIterator[Sequence[tuple[str, datetime]]]:
+    """(id, last login) in pages, who logged in last coming last. Raises: as above."""
+    async for page in _pages(api, place, "last_login"):
+        yield [(hit.user_id, at) for hit in page if (at := moment(hit.last_login)) is not None]
+
+
+async def _pages(
+    api: ManagementApi, place: Place, by: Literal["created_at", "last_login"]
+) -> AsyncIterator[Sequence[ListedUser]]:
+    """A query in order of time is followed for a thousand hits, then asked anew from the last
+    one's time on."""
     while True:
         began_at, listed = place.since, 0
         for number in range(_SHOWN // PAGE):
-            hits = await api.search(f"created_at:[{began_at} TO *]", page=number)
+            hits = await api.search(f"{by}:[{began_at} TO *]", page=number, sort=f"{by}:1")
             listed += len(hits)
             fresh = [hit for hit in hits if hit.user_id not in place.at_since]
-            _move(place, fresh)
-            yield [hit.user_id for hit in fresh]
+            _move(place, [(hit.user_id, getattr(hit, by)) for hit in fresh])
+            yield fresh
             if len(hits) < PAGE:
                 return
         if place.since == began_at:
             raise PermanentError(
-                f"{api.tenant}: {listed} users were created at {began_at}; have Auth0 export "
-                "them (--export), or give a list of ids",
+                f"{api.tenant}: {listed} users have {by} {began_at}; have Auth0 export them"
+                " (--export), or give a list of ids",
                 code="too_many_at_once",
             )
 
 
-def _move(place: Place, hits: Sequence[ListedUser]) -> None:
-    for hit in hits:
-        if hit.created_at != place.since:
-            place.since, place.at_since = hit.created_at, set()
-        place.at_since.add(hit.user_id)
+def _move(place: Place, listed: Sequence[tuple[str, str]]) -> None:
+    for user_id, at in listed:
+        if at != place.since:
+            place.since, place.at_since = at, set()
+        place.at_since.add(user_id)

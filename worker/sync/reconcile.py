@@ -1,22 +1,39 @@
-"""Once a night every user with a grant is read again, slowly, to find what no event told."""
+"""Once a night a tenant is read again, slowly, to find what no event told: first who has logged in
+since the night before and is a stranger here, then every user with a grant.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
 
 from worker.auth0 import ManagementApi, Priority
 from worker.auth0.budget import SHARE
-from worker.domain.errors import ConfigurationError, NotFoundError, WorkerError
+from worker.domain.errors import ConfigurationError, NotFoundError, TransientError, WorkerError
 from worker.domain.merge import Decision, Kind
 from worker.domain.ports import Clock, Offload
 from worker.monitoring.metrics import DIVERGENCE
 from worker.store.findings import FindingRepository
+from worker.sync.listing import Place, pages_of_logins
 from worker.sync.puller import Puller
 
 MISSING_HERE = "missing_here"
 NEWER_UPSTREAM = "newer_upstream"
 ORPHANED_HERE = "orphaned_here"
 _NEWER = frozenset({Kind.ADOPT, Kind.PROMOTE, Kind.TAKE_ACCESS_TOKEN, Kind.KEEP_CANDIDATE})
+
+_log = structlog.get_logger("worker.sync")
+
+_Page = Sequence[tuple[str, datetime]]
+_OVERLAP = timedelta(hours=1)  # the search index lags, and clocks differ
+_FIRST = timedelta(hours=24)  # what a first round looks back
+_LOGINS = "logins since "  # a place in the first part; a user id, in the second, has a bar
+_AWAY = 8  # users in a row who cannot be read: it is not they who are the trouble
+# Users of these have no identity provider behind them. Linked identities stand in the second part.
+_OWN_STRATEGIES = ("auth0|", "email|", "sms|")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +45,7 @@ class Divergence:
     newer_upstream: int = 0  # logins that no event had told of
     orphaned_here: int = 0  # users of ours whom Auth0 does not know
     failed: int = 0
-    next_user: str | None = None  # where to go on; None: the round is complete
+    next_place: str | None = None  # where to go on; None: the round is complete
 
 
 def difference_of(decision: Decision) -> str | None:
@@ -57,35 +74,89 @@ class Reconcile:
         self._findings = findings
         self._clock = clock
         self._offload = offload
-        self._pause = 1 / (bucket.rate * SHARE * share)  # seconds between two reads
+        self._pause = 1 / (bucket.rate * SHARE * share)  # seconds between two requests
 
-    async def run(self, *, after: str = "", seconds: float = 240) -> Divergence:
-        """Go on after user `after`, for about so many seconds. Raises: ConfigurationError."""
-        deadline = self._clock.monotonic() + seconds
-        found = Divergence()
+    async def run(
+        self, *, after: str = "", since: datetime | None = None, seconds: float = 240
+    ) -> Divergence:
+        """Go on at the place `after`, for about so many seconds.
+
+        Args:
+            since: when the round before began; logins are looked for from then on.
+        Raises: ConfigurationError; TransientError when nobody can be read.
+        """
+        round_ = _Slice(self._clock.monotonic() + seconds)
+        if not after:
+            began = (since or self._clock.now() - _FIRST) - _OVERLAP
+            after = _LOGINS + began.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        if after.startswith(_LOGINS):
+            place = await self._strangers(round_, Place(after.removeprefix(_LOGINS)))
+            if place is not None:
+                return replace(round_.found, next_place=_LOGINS + place)
+            after = ""
+        following = await self._users(round_, after)
+        return replace(round_.found, next_place=following)
+
+    async def _strangers(self, round_: _Slice, place: Place) -> str | None:
+        """Read whoever has logged in and is unknown here; returns where to go on."""
+        began, pages = place.since, pages_of_logins(self._api, place)
+        while (page := await self._next(pages)) is not None:
+            await self._clock.sleep(self._pause)
+            logins = {u: at for u, at in page if not u.startswith(_OWN_STRATEGIES)}
+            tenant = self._api.tenant
+            for user_id in await self._offload(self._findings.strangers, tenant, logins):
+                await self._one(user_id, round_)
+            if self._over(round_) and place.since != began:
+                return place.since
+        return None
+
+    async def _next(self, pages: AsyncIterator[_Page]) -> _Page | None:
+        """None: that was all, or the search cannot be asked; then the second part is the night."""
+        try:
+            return await anext(pages, None)
+        except ConfigurationError:
+            raise
+        except WorkerError as error:
+            _log.warning("logins_not_listed", tenant=self._api.tenant, code=error.code)
+            return None
+
+    async def _users(self, round_: _Slice, after: str) -> str | None:
         while users := await self._offload(
             self._findings.users, self._api.tenant, after=after, limit=100
         ):
             for user_id in users:
-                if found.read and self._clock.monotonic() >= deadline:
-                    return replace(found, next_user=after)
-                found = await self._one(user_id, found)
+                if round_.found.read and self._over(round_):
+                    return after
+                await self._one(user_id, round_)
                 after = user_id
-                await self._clock.sleep(self._pause)
-        return found
+        return None
 
-    async def _one(self, user_id: str, found: Divergence) -> Divergence:
+    def _over(self, round_: _Slice) -> bool:
+        return self._clock.monotonic() >= round_.deadline
+
+    async def _one(self, user_id: str, round_: _Slice) -> None:
+        found = replace(round_.found, read=round_.found.read + 1)
+        try:
+            round_.found = await self._read(user_id, found)
+            round_.away = 0
+        except ConfigurationError:
+            raise
+        except WorkerError as error:
+            round_.found = replace(found, failed=found.failed + 1)
+            round_.away += 1
+            if round_.away >= _AWAY:
+                raise TransientError(
+                    f"{self._api.tenant}: nobody can be read", code=error.code
+                ) from error
+        await self._clock.sleep(self._pause)
+
+    async def _read(self, user_id: str, found: Divergence) -> Divergence:
         tenant = self._api.tenant
-        found = replace(found, read=found.read + 1)
         try:
             merged = await self._puller.read(tenant, user_id, priority=Priority.BACKFILL)
         except NotFoundError:
             DIVERGENCE.labels(tenant, ORPHANED_HERE).inc()
             return replace(found, orphaned_here=found.orphaned_here + 1)
-        except ConfigurationError:
-            raise
-        except WorkerError:
-            return replace(found, failed=found.failed + 1)
         kinds = [difference_of(grant.decision) for grant in merged.grants]
         missing, newer = kinds.count(MISSING_HERE), kinds.count(NEWER_UPSTREAM)
         DIVERGENCE.labels(tenant, MISSING_HERE).inc(missing)
@@ -95,3 +166,12 @@ class Reconcile:
             missing_here=found.missing_here + missing,
             newer_upstream=found.newer_upstream + newer,
         )
+
+
+@dataclass(slots=True)
+class _Slice:
+    """What one `run` has come to."""
+
+    deadline: float
+    found: Divergence = Divergence()
+    away: int = 0  # users in a row, up to now, who could not be read
