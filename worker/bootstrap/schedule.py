@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from worker.domain.ports import Clock
-from worker.store.claims import ClaimsRepository, DueWork
+from worker.store.due_index import DueIndex, DueWork
 from worker.store.overview import Overview
 
 
@@ -16,11 +16,11 @@ class StoreSchedule:
     """Meets `tick.Schedule`; reads only, claims nothing."""
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._claims = ClaimsRepository(engine, node="", process="", clock=clock)
+        self._due = DueIndex(engine, clock)
         self._overview = Overview(engine)
 
     def due(self) -> Sequence[DueWork]:
-        return self._claims.due()
+        return self._due.work()
 
     def events_due(self, now: datetime) -> bool:
         return self._overview.events_due(now)

@@ -76,18 +76,18 @@ class Finder:
         """As many as there is room for, in equal parts to the tenants that have due work."""
         if room <= 0:
             return []
-        tenants = [work.tenant for work in await self.due() if work.provider == provider]
-        if not tenants:
+        since = await self._since_when(provider)
+        if not since:
             return []
         lease = self._lease.get(provider, SHORTEST_LEASE)
         began = self._clock.monotonic()
         claims = await self._offload(
             self._claims.claim_due,
             provider,
-            tenants,
-            each=-(-room // len(tenants)),
+            list(since),
+            each=-(-room // len(since)),
             lease=lease,
-            since=self._watermarks(provider, tenants),
+            since=self._watermarks(provider, since),
         )
         self._remember(provider, claims)
         self._listen(claims)
@@ -100,9 +100,9 @@ class Finder:
             return []
         self._looked_at[provider] = now
         dead = await self._offload(self._journals.replayed_names)
-        tenants = [work.tenant for work in await self.due() if work.provider == provider]
+        since = await self._since_when(provider)
         found = await self._offload(
-            self._claims.unfinished, provider, tenants, sorted({*dead, self._process})
+            self._claims.unfinished, provider, list(since), sorted({*dead, self._process}), since
         )
         found = [one for one in found if (one.grant, one.fence) not in self._live]
         await self._resolver.prefetch(one.key for one in found)
@@ -126,13 +126,17 @@ class Finder:
             for one in ready
         ]
 
-    def _watermarks(self, provider: str, tenants: Sequence[str]) -> dict[str, datetime]:
+    async def _since_when(self, provider: str) -> dict[str, datetime]:
+        """The longest overdue of each tenant that has due work."""
+        return {w.tenant: w.since for w in await self.due() if w.provider == provider}
+
+    def _watermarks(self, provider: str, since: Mapping[str, datetime]) -> dict[str, datetime]:
+        """Where to begin: behind what was claimed lately, or else at the longest overdue."""
         now = self._clock.monotonic()
         if now >= self._since_until:
             self._since.clear()
             self._since_until = now + SLOW_SWEEP
-        known = ((tenant, self._since.get((provider, tenant))) for tenant in tenants)
-        return {tenant: since for tenant, since in known if since is not None}
+        return {tenant: self._since.get((provider, tenant), at) for tenant, at in since.items()}
 
     def _listen(self, claims: Sequence[Claim]) -> None:
         """A claim names the moment it was made, by the store's clock."""

@@ -45,7 +45,11 @@ class Claims(Protocol):
         """Committed when it returns (I5); soonest to expire first."""
 
     def unfinished(
-        self, provider: str, tenants: Iterable[str], dead: Iterable[str]
+        self,
+        provider: str,
+        tenants: Iterable[str],
+        dead: Iterable[str],
+        since: Mapping[str, datetime],
     ) -> Sequence[Unfinished]: ...
 
     def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> Sequence[Claim]: ...

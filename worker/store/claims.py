@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,22 +25,13 @@ from worker.domain.grant import (
 from worker.domain.ports import Clock
 from worker.store import candidates
 from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
+from worker.store.due_index import LONG_AGO, DueIndex, DueWork
 from worker.store.engine import reading, writing
 from worker.store.lineage import Lineage, lineage_of, postgres_lineage
 from worker.store.tables import GrantRow
 
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _UNFINISHED_WINDOW = 2000  # oldest due rows looked through: attempts are taken oldest first
 _OPEN = (GrantState.ACTIVE.value, GrantState.SUSPECT.value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueWork:
-    """One tenant has grants due at one provider."""
-
-    provider: str
-    tenant: str
-    since: datetime  # the longest overdue
 
 
 class ClaimsRepository:
@@ -63,18 +53,11 @@ class ClaimsRepository:
         self._process = process
         self._clock = clock
         self._postgres = engine.dialect.name == "postgresql"
+        self._due = DueIndex(engine, clock)
 
     def due(self) -> list[DueWork]:
-        """Every provider and tenant with due grants. One index probe each, however many rows."""
-        found: list[DueWork] = []
-        with reading(self._engine) as connection:
-            now = self._now(connection)
-            after = {"provider": "", "tenant": ""}
-            while row := connection.execute(_NEXT_PAIR, after).one_or_none():
-                after = {"provider": row.provider, "tenant": row.tenant}
-                if row.due_at <= now:
-                    found.append(DueWork(**after, since=row.due_at))
-        return found
+        """Every provider and tenant with due grants."""
+        return self._due.work()
 
     def claim_due(
         self,
@@ -95,7 +78,7 @@ class ClaimsRepository:
         asked = {
             "provider": provider,
             "tenants": list(tenants),
-            "since": [since.get(tenant, _LONG_AGO) for tenant in tenants],
+            "since": [since.get(tenant, LONG_AGO) for tenant in tenants],
             "each": each,
             "attempts": attempts,
             "node": self._node,
@@ -111,15 +94,25 @@ class ClaimsRepository:
         return sorted(map(claim_of, rows), key=_by_expiry)
 
     def unfinished(
-        self, provider: str, tenants: Iterable[str], dead: Iterable[str]
+        self,
+        provider: str,
+        tenants: Iterable[str],
+        dead: Iterable[str],
+        since: Mapping[str, datetime] | None = None,
     ) -> list[Unfinished]:
-        """Attempts whose lease has ended, or whose process on this node is known to be `dead`."""
-        asked = {"provider": provider, "node": self._node, "dead": list(dead)}
+        """Attempts whose lease has ended, or whose process on this node is known to be `dead`.
+
+        Args:
+            since: per tenant, the longest overdue as `due` told it: nothing lies before that.
+        """
+        begin = since or {}
+        asked: dict[str, Any] = {"provider": provider, "node": self._node, "dead": list(dead)}
         with reading(self._engine) as connection:
             now = self._now(connection)
             found: list[Unfinished] = []
             for tenant in tenants:
-                rows = connection.execute(_UNFINISHED, {**asked, "tenant": tenant, "now": now})
+                asked |= {"tenant": tenant, "now": now, "since": begin.get(tenant, LONG_AGO)}
+                rows = connection.execute(_UNFINISHED, asked)
                 found += [unfinished_of(row, now) for row in rows]
             return found
 
@@ -257,15 +250,6 @@ _TENANT: Any = bindparam("tenant")
 _NOW: Any = bindparam("now")
 
 # Built once: building a statement costs as much as SQLite takes to answer it.
-_NEXT_PAIR = (
-    select(GrantRow.provider, GrantRow.tenant, GrantRow.due_at)
-    .where(
-        GrantRow.due_at.is_not(None),
-        tuple_(GrantRow.provider, GrantRow.tenant) > tuple_(_PROVIDER, _TENANT),
-    )
-    .order_by(GrantRow.provider, GrantRow.tenant, GrantRow.due_at)
-    .limit(1)
-)
 _DUE_ROWS = (
     select(GrantRow.id)
     .where(
@@ -310,7 +294,12 @@ def _unfinished() -> Any:
     """Among the oldest due rows: those claimed go first, so an attempt is never far from there."""
     oldest = (
         select(*UNFINISHED, GrantRow.state)
-        .where(GrantRow.provider == _PROVIDER, GrantRow.tenant == _TENANT, GrantRow.due_at <= _NOW)
+        .where(
+            GrantRow.provider == _PROVIDER,
+            GrantRow.tenant == _TENANT,
+            GrantRow.due_at >= bindparam("since"),
+            GrantRow.due_at <= _NOW,
+        )
         .order_by(GrantRow.due_at)
         .limit(_UNFINISHED_WINDOW)
         .subquery()
