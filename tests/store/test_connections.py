@@ -203,3 +203,8 @@ def test_secrets_moved_to_another_connections_row_do_not_open(
         )
     with pytest.raises(TamperError):
         connections.get("acme", "other")
+
+
+def test_a_switch_named_like_a_token_is_no_secret():
+    told = {"ext_refresh_token": False, "ext_access_token": True, "refresh_token": "r"}
+    assert without_secrets(told) == {"ext_refresh_token": False, "ext_access_token": True}

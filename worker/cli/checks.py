@@ -6,10 +6,8 @@ import asyncio
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from pathlib import Path
 
 import httpx
@@ -25,7 +23,9 @@ from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.departing import LOOK_AGAIN
 from worker.bootstrap.pulling import apis_of, credentials_of
 from worker.cli.audit import problems_of
-from worker.cli.providers import connection_rows
+from worker.cli.finding import Finding, Status
+from worker.cli.foreseeing import foreseen
+from worker.cli.providers import SAID_ANYWAY, connection_rows
 from worker.cli.run import flower_arguments
 from worker.domain.errors import WorkerError
 from worker.domain.held import Withheld
@@ -45,22 +45,6 @@ from worker.vault import KeyState
 
 _CLOCK_MAY_DIFFER = timedelta(seconds=30)
 _LITTLE_SPACE = 1 << 30  # bytes
-
-
-class Status(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at: what was seen, and what to do if it is not well."""
-
-    name: str
-    status: Status
-    told: str
-    advice: str = ""
 
 
 def examine(*, deep: bool = False) -> list[Finding]:
@@ -249,6 +233,7 @@ async def _ask_tenants(base: Base) -> list[Finding]:
                 found += _following(label, granted, told)
                 found += _streams(base, name)
                 found += await _clock(label, http, credentials_of(told).address)
+                found += await foreseen(base, apis[name])
             except WorkerError as error:
                 found.append(Finding(label, Status.FAIL, str(error), "is the M2M application"
                     " authorised for the Management API?"))  # fmt: skip
@@ -310,9 +295,12 @@ def _connections(base: Base) -> Iterator[Finding]:
         users = {line.name: line.users for line in lines}
         for row in rows:
             label = f"connection {tenant}/{row['connection']}"
-            for problem in filter(None, [row["problem"], *map(
-                explain_problem, told.get(row["connection"], ())
-            )]):  # fmt: skip
+            codes = [
+                code
+                for code in told.get(row["connection"], ())
+                if not (row["problem"] and code in SAID_ANYWAY)
+            ]
+            for problem in filter(None, [row["problem"], *map(explain_problem, codes)]):
                 concerned = f" ({row['grants']} grants of {users[row['connection']]} users)"
                 yield Finding(label, Status.WARN, problem + concerned, row["advice"])
             for concern in row["concerns"]:

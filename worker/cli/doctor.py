@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.checks import Finding, Status, examine
+from worker.cli.checks import examine
+from worker.cli.finding import Finding, Status
 from worker.cli.output import EXIT_FAILED, Json, out, print_json
 
 _MARK = {Status.OK: "[green]ok  [/]", Status.WARN: "[yellow]warn[/]", Status.FAIL: "[red]FAIL[/]"}

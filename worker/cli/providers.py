@@ -125,7 +125,7 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
     counts, found = Overview(base.engine).grants_by_connection(tenant), concerns(base, tenant)
     for config in base.connections().all(tenant):
         provider = base.catalogue.resolve(config, has_refresh_token=True)
-        problem = config.stopped or provider.not_renewable or ""
+        problem = config.stopped or unrenewable(provider) or ""
         if not config.enabled:
             problem = "switched off in evergrant.toml"
         rows.append(
@@ -136,13 +136,30 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
                 "provider": provider.name,
                 "grants": counts.get(config.name, 0),
                 "problem": problem,
-                "advice": " ".join(base.catalogue[provider.name].advice) if problem else "",
+                "advice": _advice(base, provider.name) if problem else "",
                 "concerns": [
                     one.sentence for one in found.get(config.name, []) if one.told != problem
                 ],
             }
         )
     return rows
+
+
+# findings that the sentence about a connection which cannot be renewed has said already
+SAID_ANYWAY = frozenset({"developer_keys", "tokens_not_stored"})
+
+
+def unrenewable(provider: Any) -> str | None:
+    """Why nothing on a connection can be renewed; tokens that never end need not be."""
+    entry = provider.kind.entry
+    lasts = entry.grant == "none" and "never" in (entry.absent_means, entry.zero_means)
+    return None if lasts else provider.not_renewable
+
+
+def _advice(base: Any, entry: str) -> str:
+    """Of an entry with nothing to renew; every other problem says itself what mends it."""
+    known = base.catalogue[entry]
+    return " ".join(known.advice) if known.grant == "none" else ""
 
 
 @providers.command("test")

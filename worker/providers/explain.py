@@ -15,13 +15,18 @@ def without_refresh_token(entry: Entry, connection: ConnectionConfig) -> str:
     """
     if entry.grant == "none" or entry.subject == "access_token":
         return ""
-    wanted = [*_missing_scope(entry, connection), *_missing_parameters(entry, connection)]
+    wanted = missing_settings(entry, connection)
     if not wanted:
         wanted = entry.advice or [
             f"{entry.display_name} gave no refresh token: look for an offline or long-lived access "
             "setting of the client registered there."
         ]
     return " ".join([*wanted, "It takes effect at each person's next login."])
+
+
+def missing_settings(entry: Entry, connection: ConnectionConfig) -> list[str]:
+    """What the connection does not ask for although no refresh token comes without it."""
+    return [*_missing_scope(entry, connection), *_missing_parameters(entry, connection)]
 
 
 def _missing_scope(entry: Entry, connection: ConnectionConfig) -> list[str]:

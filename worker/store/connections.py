@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -140,26 +141,36 @@ class ConnectionRepository:
         with writing(self._engine) as connection:
             connection.execute(update(ConnectionRow).where(*this, *where).values(values))
 
+    def as_set(self, told: ConnectionConfig) -> ConnectionConfig:
+        """What the tenant told of a connection, under what the operator set in evergrant.toml."""
+        ours = dict(self._overrides.get((told.tenant, told.name), {}))
+        client_id, secret = ours.pop("client_id", None), ours.pop("client_secret", None)
+        return replace(
+            told,
+            client_id=str(client_id) if client_id else told.client_id,
+            client_secret=secret if isinstance(secret, Secret) else told.client_secret,
+            enabled=ours.pop("enabled", True) is not False,
+            overrides=ours,
+        )
+
     def _config(self, row: Row[Any]) -> ConnectionConfig:
         secret, headers = self._opened(row)
-        ours = dict(self._overrides.get((row.tenant, row.name), {}))
-        client_id, client_secret = ours.pop("client_id", None), ours.pop("client_secret", None)
-        return ConnectionConfig(
+        told = ConnectionConfig(
             tenant=row.tenant,
             name=row.name,
             id=row.connection_id,
             strategy=row.strategy,
-            client_id=str(client_id) if client_id else row.client_id,
-            client_secret=client_secret if isinstance(client_secret, Secret) else secret,
+            client_id=row.client_id,
+            client_secret=secret,
             options=row.options,
             headers=headers,
-            enabled=ours.pop("enabled", True) is not False,
-            overrides=ours,
+            overrides={},
             fetched_at=row.fetched_at,
             approved_host=row.approved_host,
             stopped=row.stopped,
             learned=learned_from(row.learned),
         )
+        return self.as_set(told)
 
     def _mended(self, connection: Connection, config: ConnectionConfig) -> bool:
         """Whether a stopped connection differs in anything that renewing uses."""
@@ -196,12 +207,13 @@ def scope_of(tenant: str, name: str) -> str:
 def without_secrets(value: Any) -> Any:
     """`options` as they may lie in the open: whatever is named like a secret is left out.
 
-    The reader takes only keys it knows; this is the second lock (I15).
+    The reader takes only keys it knows; this is the second lock (I15). A switch is no secret: that
+    `ext_refresh_token` is off is why a connection brings none.
     """
     if isinstance(value, Mapping):
         return {
             key: without_secrets(inner)
             for key, inner in value.items()
-            if not _SECRET_NAME.search(str(key))
+            if isinstance(inner, bool) or not _SECRET_NAME.search(str(key))
         }
     return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
