@@ -198,6 +198,7 @@ async def test_the_description_names_every_path_and_every_refusal(one_world):
         "min_ttl": "query",
         "stale": "query",
         "identity": "query",
+        "part": "query",
     }
     assert sorted(document["paths"]) == [
         "/v1/{tenant}/connections/{connection}/token",

@@ -118,6 +118,7 @@ class FakeEntry:
 
     not_renewable: str | None = None
     introspects = False
+    user_pair_at = ""
     lifetimes = NO_LIMITS
 
     def __init__(self, name: str, ledger: Ledger, *, declared: Rotation | None = None) -> None:

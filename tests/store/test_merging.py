@@ -314,6 +314,19 @@ def test_an_unlinked_identity_leaves_the_user_at_once(tenant):
     assert tenant.grant("77").user_id == "google-oauth2|77"
 
 
+def test_an_accounts_bot_leaves_with_it_and_not_without_it(tenant):
+    """Its pair came with the person's login: a pull without it says nothing, an unlink all."""
+    person = copy("rt-b", "at-b", identity="77")
+    bot = replace(copy("rt-c", "at-c", identity="77"), key=replace(person.key, part=GrantPart.BOT))
+    tenant.pull(copy(), person, bot)
+    assert tenant.pull(copy(), person).detached == ()
+    merged = tenant.pull(copy())
+    assert merged.detached == ("google-oauth2|77",)
+    asked = select(GrantRow.user_id).where(GrantRow.identity_user_id == "77")
+    with reading(tenant.engine) as database:
+        assert set(database.execute(asked).scalars()) == {"google-oauth2|77"}
+
+
 def test_one_refresh_token_is_spent_by_one_grant_only(tenant):
     tenant.pull(copy())
     tenant.pull(copy(identity="77", user_id="auth0|2"), user_id="auth0|2")

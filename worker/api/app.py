@@ -3,8 +3,9 @@
 # No postponed annotations here: FastAPI reads those of the nested endpoints as values.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -33,7 +34,7 @@ from worker.api.openapi import with_other_doors
 from worker.api.subjects import Subjects
 from worker.domain.access import ApiKey
 from worker.domain.errors import TransientError, WorkerError
-from worker.domain.grant import GrantId
+from worker.domain.grant import GrantId, GrantPart
 from worker.domain.held import Ask
 from worker.handout import Explain, Handed, Handout
 from worker.revocation import Requests
@@ -60,10 +61,14 @@ class TokenQuery(AdminQuery):
     identity: str | None = Field(
         default=None, min_length=1, max_length=1024, description="one of several accounts"
     )
+    part: Literal["user", "bot"] = Field(
+        default="user", description="bot: the app's own pair that came with the login (Slack)"
+    )
 
 
 class RevokeQuery(_Strict):
     identity: str | None = Field(default=None, min_length=1, max_length=1024)
+    part: Literal["user", "bot"] = "user"
     include_siblings: bool = Field(
         default=False, description="give up, too, what the provider ends together with it"
     )
@@ -167,7 +172,9 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, asker: Asker) ->
         query: Annotated[TokenQuery, Query()],
     ) -> Response:
         """A fresh access token of one user at one connection."""
-        ask = _ask(query, tenant, connection, user_id, query.identity)
+        ask = replace(
+            _ask(query, tenant, connection, user_id, query.identity), part=GrantPart(query.part)
+        )
         return _json(token_answer(await handout.token(key, ask)))
 
     @v1.get(
@@ -199,7 +206,13 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, asker: Asker) ->
         query: Annotated[RevokeQuery, Query()],
     ) -> Response:
         """Give a grant up: nothing is served from now on; a worker revokes it at the provider."""
-        ask = Ask(tenant=tenant, connection=connection, user_id=user_id, identity=query.identity)
+        ask = Ask(
+            tenant=tenant,
+            connection=connection,
+            user_id=user_id,
+            identity=query.identity,
+            part=GrantPart(query.part),
+        )
         begun = await requests.revoke(key, ask, include_siblings=query.include_siblings)
         return _json(
             {

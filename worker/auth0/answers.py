@@ -15,6 +15,16 @@ from worker.domain.secret import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Tokens that lie deeper in an identity: a provider's answer kept whole has more than one."""
+
+    access_token: Secret | None
+    refresh_token: Secret | None
+    expires_in: object
+    scope: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """One account of a user. `connection` is a name, never a `con_…` id."""
 
@@ -26,6 +36,11 @@ class Identity:
     expires_in: object  # not in the published schema: seconds as a rule, or anything, or None
     scope: str | None
     access_token_secret: Secret | None = None  # OAuth 1.0a
+    pairs: Mapping[str, Pair] = field(default_factory=dict)  # by the key they lie under
+
+    @property
+    def holds_tokens(self) -> bool:
+        return bool(self.access_token or self.refresh_token or self.pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +150,24 @@ def _identity(body: Mapping[str, Any]) -> Identity | None:
         access_token=secret(body.get("access_token")),
         refresh_token=secret(body.get("refresh_token")),
         access_token_secret=secret(body.get("access_token_secret")),
+        pairs={
+            name: pair
+            for name, value in body.items()
+            if isinstance(value, Mapping) and (pair := _pair(value)) is not None
+        },
         expires_in=body.get("expires_in"),
         scope=words(body.get("scope")),
     )
+
+
+def _pair(body: Mapping[str, Any]) -> Pair | None:
+    pair = Pair(
+        access_token=secret(body.get("access_token")),
+        refresh_token=secret(body.get("refresh_token")),
+        expires_in=body.get("expires_in"),
+        scope=words(body.get("scope")),
+    )
+    return pair if pair.access_token or pair.refresh_token else None
 
 
 def _whole(value: object) -> int | None:

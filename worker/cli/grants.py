@@ -18,7 +18,7 @@ from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print
 from worker.cli.trying import watch
 from worker.domain.errors import ConfigurationError
 from worker.domain.forward import Push
-from worker.domain.grant import GrantState
+from worker.domain.grant import GrantPart, GrantState
 from worker.domain.held import Ask, HeldGrant
 from worker.domain.refusals import TooWideError
 from worker.handout import Explain, Handout
@@ -224,6 +224,9 @@ def get(
     *,
     tenant: Tenant = None,
     identity: Annotated[str | None, typer.Option(help="Where the user has several.")] = None,
+    part: Annotated[
+        GrantPart, typer.Option(help="bot: the app's own pair of a Slack login.")
+    ] = GrantPart.USER,
     min_ttl: Annotated[int | None, typer.Option(help="Seconds it must live.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the token itself.")] = False,
     as_json: Json = False,
@@ -246,6 +249,7 @@ def get(
             connection=connection,
             user_id=None if user == "admin" else user,
             identity=identity,
+            part=part,
             min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl),
         )
         return dict(token_answer(await handout.token(context.master_key(), ask)))

@@ -31,19 +31,23 @@ class ProviderAuth(httpx.Auth):
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        token = self._tokens.get(*self._subject)
+        token = self._tokens.get(*self._subject[:3], part=self._subject.part)
         response = yield _signed(request, token)
         if _refused(request, response):
-            newer = self._tokens.get(*self._subject, stale=token.generation)
+            newer = self._tokens.get(
+                *self._subject[:3], part=self._subject.part, stale=token.generation
+            )
             yield _signed(request, newer)
 
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        token = await self._tokens.aget(*self._subject)
+        token = await self._tokens.aget(*self._subject[:3], part=self._subject.part)
         response = yield _signed(request, token)
         if _refused(request, response):
-            newer = await self._tokens.aget(*self._subject, stale=token.generation)
+            newer = await self._tokens.aget(
+                *self._subject[:3], part=self._subject.part, stale=token.generation
+            )
             yield _signed(request, newer)
 
 

@@ -16,6 +16,7 @@ class Subject(NamedTuple):
     user_id: str | None
     connection: str
     identity: str | None = None
+    part: str | None = None
 
 
 class Slot:

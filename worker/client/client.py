@@ -49,9 +49,19 @@ class TokenClient:
         self._making = threading.Lock()
         self._slots = Slots(keep)
 
-    def auth(self, user_id: str, connection: str, identity: str | None = None) -> ProviderAuth:
-        """Signs requests with the user's token at that connection, and mends a 401 once."""
-        return ProviderAuth(self, Subject(user_id, connection, identity))
+    def auth(
+        self,
+        user_id: str,
+        connection: str,
+        identity: str | None = None,
+        *,
+        part: str | None = None,
+    ) -> ProviderAuth:
+        """Signs requests with the user's token at that connection, and mends a 401 once.
+
+        `part="bot"`: with the app's own, where one login brought both (Slack).
+        """
+        return ProviderAuth(self, Subject(user_id, connection, identity, part))
 
     def admin_auth(self, connection: str) -> ProviderAuth:
         """The same with the token of an enterprise connection's administrator."""
@@ -65,6 +75,7 @@ class TokenClient:
         *,
         min_ttl: int | None = None,
         stale: int | None = None,
+        part: str | None = None,
     ) -> Token:
         """An access token, from memory while it is fresh.
 
@@ -72,9 +83,10 @@ class TokenClient:
             user_id: None asks for the connection's administrator's token.
             min_ttl: seconds it must live, for long jobs; always asks Evergrant.
             stale: the generation that the provider refused.
+            part: "bot" for the app's own pair, where one login brought both.
         Raises: TokenError, see `worker.client.errors`.
         """
-        subject = Subject(user_id, connection, identity)
+        subject = Subject(user_id, connection, identity, part)
         slot = self._slots.of(subject)
         if token := slot.good(stale, min_ttl):
             return token
@@ -91,9 +103,10 @@ class TokenClient:
         *,
         min_ttl: int | None = None,
         stale: int | None = None,
+        part: str | None = None,
     ) -> Token:
         """`get` for asyncio."""
-        subject = Subject(user_id, connection, identity)
+        subject = Subject(user_id, connection, identity, part)
         slot = self._slots.of(subject)
         if token := slot.good(stale, min_ttl):
             return token
@@ -170,7 +183,12 @@ class TokenClient:
             url = f"{self._base}/connections/{connection}/token"
         else:
             url = f"{self._base}/users/{quote(subject.user_id, safe='')}/tokens/{connection}"
-        wishes = {"min_ttl": min_ttl, "stale": stale, "identity": subject.identity}
+        wishes = {
+            "min_ttl": min_ttl,
+            "stale": stale,
+            "identity": subject.identity,
+            "part": subject.part,
+        }
         return url, {name: value for name, value in wishes.items() if value is not None}
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from worker.domain.attempt import USER_INACTIVE
-from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantState
+from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 
 GONE = frozenset({GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED})
 DEFAULT_MIN_TTL = timedelta(seconds=60)
@@ -65,6 +65,7 @@ class Ask:
     identity: str | None = None
     min_ttl: timedelta | None = None  # None: a minute, or a fifth of the life if that is less
     stale: int | None = None  # "the provider refused that generation"
+    part: GrantPart = GrantPart.USER  # which of a person's pairs there
 
 
 class Actor(StrEnum):

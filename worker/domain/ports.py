@@ -150,6 +150,11 @@ class Provider(Protocol):
         """What Auth0's copy says about expiry: kind, instant; no issue time: due."""
 
     @property
+    def user_pair_at(self) -> str:
+        """The key of Auth0's identity under which the person's own pair may lie; then the pair
+        at its top is a bot's. "": there is never more than one."""
+
+    @property
     def introspects(self) -> bool:
         """Whether `introspection` may have a question to ask."""
 

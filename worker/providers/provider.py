@@ -194,6 +194,10 @@ class CatalogueProvider:
         )
 
     @property
+    def user_pair_at(self) -> str:
+        return self.kind.entry.user_pair_at
+
+    @property
     def introspects(self) -> bool:
         return self.kind.entry.hook == hooks.INTROSPECT
 

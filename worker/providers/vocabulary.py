@@ -209,6 +209,7 @@ class Entry(Table, frozen=True, kw_only=True):
     requires_login: dict[str, str] = {}  # parameters of the authorization request
     # reading
     response_map: ResponseMap = ResponseMap()
+    user_pair_at: str = ""  # key of an identity that may hold the user's pair; the other is a bot's
     account_claim: str = ""  # of an answer's id_token: the identity's user id, as Auth0 has it
     expiry: list[Expiry] = []
     zero_means: Literal["never", "untold"] = "untold"

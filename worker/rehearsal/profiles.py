@@ -55,6 +55,7 @@ class Profile:
     refresh_path: str = "token"
     first: Table = field(default_factory=dict)
     introspects: bool = False
+    second_pair_at: str = ""  # a login brings a second pair, under that key of the identity
     token_secret: bool = False  # OAuth 1.0a: a token comes with a secret to sign with
     expires: bool = True  # False: no lifetime is told at login
     kills_access_after_s: float | None = None

@@ -102,6 +102,7 @@ class Tenant:
             via=via,
             subject=subject,
             issued=issued,
+            second=self._second(via, subject),
             started=started,
             new=known is None,
         )
@@ -304,6 +305,7 @@ class Tenant:
         for identity in user.identities:
             if (identity.connection, identity.user_id) == (via.name, subject) and not vaulted:
                 self._write_tokens(identity, via, login.issued)
+                identity.more = _nested(via, login.second)
         self._log_login(login)
         self._tell_user("user.created" if login.new else "user.updated", user, via)
 
@@ -327,6 +329,12 @@ class Tenant:
             started=login.started, ended=self._clock(), count=user.logins_count, prompt=prompt
         )
         self.log.write("s", "Successful login", **fields, hostname=self.domain, details=details)
+
+    def _second(self, via: Connection, subject: str) -> Issued | None:
+        """The other pair that the same login brings, where the provider gives two."""
+        if not via.provider.profile.second_pair_at:
+            return None
+        return via.provider.issuer.login(subject, via.options.get("client_id", ""))
 
     def _write_tokens(self, identity: Identity, via: Connection, issued: Issued) -> None:
         if not via.provider.profile.gives_tokens:
@@ -400,3 +408,17 @@ class Tenant:
 
     def _id(self, length: int) -> str:
         return "".join(self._random.choices(string.ascii_letters + string.digits, k=length))
+
+
+def _nested(via: Connection, second: Issued | None) -> Record:
+    """As Slack's answer has the user's pair beside the bot's."""
+    if second is None:
+        return {}
+    pair = {
+        "access_token": second.access_token,
+        "refresh_token": second.refresh_token,
+        "expires_in": int(second.lifetime),
+        "scope": second.scope,
+        "token_type": "user",
+    }
+    return {via.provider.profile.second_pair_at: pair}

@@ -28,6 +28,7 @@ class Identity:
     access_token: str | None = field(default=None, repr=False)
     refresh_token: str | None = field(default=None, repr=False)
     access_token_secret: str | None = field(default=None, repr=False)
+    more: Record = field(default_factory=dict, repr=False)  # further tokens, deeper
     expires_in: int | None = None
     profile_data: Record | None = None
     searchable_at: float = 0.0  # the index shows a link late
@@ -45,6 +46,7 @@ class Identity:
                 "access_token": self.access_token,
                 "refresh_token": self.refresh_token,
                 "access_token_secret": self.access_token_secret,
+                **self.more,
                 "expires_in": self.expires_in,
             }
         return {name: value for name, value in body.items() if value is not None}
@@ -127,6 +129,7 @@ class Login:
     via: Connection
     subject: str
     issued: Issued
+    second: Issued | None = None
     started: float
     new: bool
 

@@ -67,7 +67,7 @@ _FIND = _COLUMNS.where(
     tuple_(GrantRow.tenant, GrantRow.user_id, GrantRow.connection).in_(
         bindparam("asked", expanding=True)
     ),
-    GrantRow.part == GrantPart.USER.value,
+    GrantRow.part.in_([GrantPart.USER.value, GrantPart.BOT.value]),
 ).order_by(GrantRow.identity_user_id)
 _ADMIN = _COLUMNS.where(
     GrantRow.tenant == bindparam("tenant"),
@@ -188,6 +188,8 @@ def _answering(
     ask: Ask, found: Mapping[tuple[str, str | None, str], list[HeldGrant]]
 ) -> Sequence[HeldGrant]:
     grants = found.get((ask.tenant, ask.user_id, ask.connection), [])
+    if ask.user_id is not None:
+        grants = [held for held in grants if held.key.part is ask.part]
     if ask.identity is None:
         return grants
     return [held for held in grants if held.key.identity_user_id == ask.identity]

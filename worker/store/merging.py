@@ -33,7 +33,6 @@ from worker.store.filling import (
     Fingerprints,
     candidate_of,
     current_of,
-    key_of,
     next_generation,
     order_of,
     reschedule,
@@ -193,20 +192,22 @@ class _Merging:
             .where(
                 GrantRow.tenant == self._begun.tenant,
                 GrantRow.user_id == user_id,
-                GrantRow.part == GrantPart.USER.value,
+                GrantRow.part.in_([GrantPart.USER.value, GrantPart.BOT.value]),
                 GrantRow.pull_fence < self._begun.fence,
             )
             .order_by(GrantRow.connection, GrantRow.identity_user_id)
             .with_for_update()
         )
+        accounts = {(key.connection, key.identity_user_id) for key in kept}
         owners = []
         for row in self._db.execute(asked).all():
             owner = f"{row.strategy}|{row.identity_user_id}"
-            if key_of(row) not in kept and owner != user_id:
+            account = (row.connection, row.identity_user_id)  # a bot's pair goes where it came from
+            if account not in accounts and owner != user_id:
                 self._set(row.id, {"user_id": owner})
                 self._record("user_moved", GrantId(row.id), {"user": owner})
                 owners.append(owner)
-        return tuple(owners)
+        return tuple(dict.fromkeys(owners))
 
     def _create(self, arrival: Arrival, prints: Fingerprints) -> GrantId:
         grant = GrantId(uuid4())

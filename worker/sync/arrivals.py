@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from worker.auth0 import Connection, Identity, User
-from worker.auth0.answers import secret, words
+from worker.auth0.answers import Pair, secret, words
 from worker.domain.event import Event
 from worker.domain.exchange import ConnectionConfig, Lifetimes
 from worker.domain.grant import ExpiryKind, GrantKey, GrantPart
@@ -34,9 +36,57 @@ def of_identity(
     catalogue: Catalogue,
     logins: Iterable[Event],
     now: datetime,
+) -> Sequence[Arrival]:
+    """One identity's copy: a pair of tokens as a rule, a bot's and the person's where one login
+    brought both (Slack). `connection` None: it holds no tokens, so its client is not asked."""
+    read = partial(
+        _of_pair,
+        tenant,
+        user,
+        connection=connection,
+        catalogue=catalogue,
+        logins=tuple(logins),
+        now=now,
+    )
+    own = _own_pair(identity, connection, catalogue)
+    if own is None:
+        return [read(identity)]
+    mine = replace(
+        identity,
+        access_token=own.access_token,
+        refresh_token=own.refresh_token,
+        expires_in=own.expires_in,
+        scope=own.scope,
+    )
+    return [read(mine), read(identity, part=GrantPart.BOT)]
+
+
+def _own_pair(
+    identity: Identity, connection: ConnectionConfig | None, catalogue: Catalogue
+) -> Pair | None:
+    """The person's own pair where it lies deeper; None: it lies at the top, alone."""
+    if connection is None or not identity.pairs:
+        return None
+    return identity.pairs.get(catalogue.resolve(connection, has_refresh_token=True).user_pair_at)
+
+
+def _of_pair(
+    tenant: str,
+    user: User,
+    identity: Identity,
+    *,
+    connection: ConnectionConfig | None,
+    catalogue: Catalogue,
+    logins: Iterable[Event],
+    now: datetime,
+    part: GrantPart = GrantPart.USER,
 ) -> Arrival:
-    """One identity's copy. `connection` None: it holds no tokens, so its client is not asked."""
-    key = GrantKey(tenant=tenant, connection=identity.connection, identity_user_id=identity.user_id)
+    key = GrantKey(
+        tenant=tenant,
+        connection=identity.connection,
+        identity_user_id=identity.user_id,
+        part=part,
+    )
     if connection is None or (identity.access_token is None and identity.refresh_token is None):
         return _empty(key, user.user_id, identity.provider, user.login)
     return _arrival(

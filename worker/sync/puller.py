@@ -163,13 +163,13 @@ class Puller:
         self, tenant: str, user: User, logins: Sequence[Event] = ()
     ) -> Sequence[Arrival]:
         """What was read of a user, ready to be merged, or to be compared."""
-        return [await self._arrival(tenant, user, one, logins) for one in user.identities]
+        read = [await self._arrivals(tenant, user, one, logins) for one in user.identities]
+        return [arrival for arrivals in read for arrival in arrivals]
 
-    async def _arrival(
+    async def _arrivals(
         self, tenant: str, user: User, identity: Identity, logins: Sequence[Event]
-    ) -> Arrival:
-        holds = identity.access_token is not None or identity.refresh_token is not None
-        config = await self._config(tenant, identity) if holds else None
+    ) -> Sequence[Arrival]:
+        config = await self._config(tenant, identity) if identity.holds_tokens else None
         return of_identity(
             tenant,
             user,
