@@ -41,7 +41,7 @@ BOUNDS = Bounds(body=64 * 1024, signed_body=8 * 1024, seconds=0.2, requests=8)
 class Front:
     """The doors, and somebody who knocks."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, bounds: Bounds = BOUNDS) -> None:
         self.world = world
         doors = {
             "acme": TenantDoors(
@@ -54,9 +54,10 @@ class Front:
                 actions=(Secret(f"whsec_{OLD}"), Secret(NEW)),
             ),
             "other": TenantDoors(logs=(verbatim(Secret("the other's")),)),
+            "third": TenantDoors(events=(bearer(Secret("the third's")),)),
         }
         app = Starlette(
-            routes=routes(intake=world.intake, tenants=doors, offload=offload, bounds=BOUNDS)
+            routes=routes(intake=world.intake, tenants=doors, offload=offload, bounds=bounds)
         )
         self.app = app
         self.http = httpx.AsyncClient(
@@ -169,6 +170,35 @@ async def test_event_streams_with_anything_else_are_refused(
 ) -> None:
     body = json.dumps(cloud_event("user.deleted")).encode()
     assert (await front.post(body, header, door="events")).status_code == 401
+    assert front.rows == {}
+
+
+REFUSED_AT_EVENTS: dict[str, list[tuple[str, str]]] = {
+    "no authentication": [("X-Nothing", "x")],
+    "empty": [("Authorization", "")],
+    "wrong": [("Authorization", "Bearer wrong")],
+    "another tenant's": [("Authorization", "Bearer the third's")],
+    "another door's": [("Authorization", HUSH)],
+    "space inside": [("Authorization", "Bearer  t0ken")],
+    "case": [("Authorization", "Bearer T0KEN")],
+    "look-alike letter": [("Authorization", "Bearer t0k\u0435n")],
+    "twice": [("Authorization", "Bearer t0ken"), ("Authorization", "Bearer t0ken")],
+    "right and wrong": [("Authorization", "Bearer t0ken"), ("Authorization", "wrong")],
+    "the custom header twice": [("X-Evergrant", "custom"), ("X-Evergrant", "custom")],
+    "in another header": [("X-Authorization", "Bearer t0ken")],
+}
+
+
+@pytest.mark.parametrize("form", ["event stream", "EventBridge"])
+@pytest.mark.parametrize("headers", REFUSED_AT_EVENTS.values(), ids=REFUSED_AT_EVENTS)
+async def test_who_does_not_know_an_event_streams_secret_is_refused(
+    front: Front, headers: list[tuple[str, str]], form: str
+) -> None:
+    event = cloud_event("user.deleted")
+    body = json.dumps(event if form == "event stream" else event_bridge(event)).encode()
+    encoded = [(name.encode(), value.encode()) for name, value in headers]
+    response = await front.post(body, *encoded, door="events")  # type: ignore[arg-type]  # raw bytes
+    assert response.status_code == 401
     assert front.rows == {}
 
 
@@ -304,12 +334,32 @@ async def test_an_array_of_ten_thousand_events_is_taken(
     assert counts(response) == (10_000, 0, 0)
 
 
-async def test_a_gzip_bomb_is_cut_where_the_limit_is(front: Front) -> None:
+KEYS = {"logs": HUSH, "events": "Bearer t0ken"}
+
+
+@pytest.mark.parametrize("door", KEYS)
+async def test_a_gzip_bomb_is_cut_where_the_limit_is(front: Front, door: str) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
-    headers = [("Authorization", HUSH), ("Content-Encoding", "gzip")]
+    headers = [("Authorization", KEYS[door]), ("Content-Encoding", "gzip")]
     assert len(bomb) < BOUNDS.body
-    assert (await front.post(bomb, *headers)).status_code == 413
+    assert (await front.post(bomb, *headers, door=door)).status_code == 413
     assert front.rows == {"unreadable": 1}
+
+
+async def test_an_action_is_signed_as_it_is_sent_and_never_unpacked(front: Front) -> None:
+    bomb = gzip.compress(b" " * 5_000_000)
+    assert len(bomb) < BOUNDS.signed_body
+    headers = [*signed(MESSAGE), ("Content-Encoding", "gzip")]
+    assert (await front.post(bomb, *headers, door="actions")).status_code == 401
+    assert front.rows == {}
+
+
+@pytest.mark.parametrize(("door", "kept"), [("events", {"unreadable": 1}), ("actions", {})])
+async def test_a_body_over_the_limit_is_cut_off(front: Front, door: str, kept: Any) -> None:
+    """Nothing is kept of what was not yet proven to come from the tenant."""
+    key = ("Authorization", KEYS.get(door, HUSH))
+    assert (await front.post(b" " * (BOUNDS.body + 1), key, door=door)).status_code == 413
+    assert front.rows == kept
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "deflate"])
@@ -377,20 +427,22 @@ async def _knock(
 
 
 @pytest.mark.parametrize(
-    ("door", "limit"), [("logs", BOUNDS.body), ("actions", BOUNDS.signed_body)]
+    ("door", "limit"),
+    [("logs", BOUNDS.body), ("events", BOUNDS.body), ("actions", BOUNDS.signed_body)],
 )
 async def test_an_endless_body_is_cut_at_the_limit(front: Front, door: str, limit: int) -> None:
-    wire = await _knock(front, _endless(), door)
+    wire = await _knock(front, _endless(), door, KEYS.get(door, HUSH))
     assert wire.status == 413
     assert wire.taken <= limit + 1024
 
 
 @pytest.mark.parametrize("pieces", [_drip, _never])
-@pytest.mark.parametrize("door", ["logs", "actions"])
+@pytest.mark.parametrize("door", ["logs", "events", "actions"])
 async def test_a_body_that_drips_is_given_up_and_may_come_again(
     front: Front, pieces: Any, door: str
 ) -> None:
-    wire = await asyncio.wait_for(_knock(front, pieces(), door), timeout=5)
+    knock = _knock(front, pieces(), door, KEYS.get(door, HUSH))
+    wire = await asyncio.wait_for(knock, timeout=5)
     assert wire.status == 503
     assert front.rows == {}
 
