@@ -113,7 +113,7 @@ def test_a_dead_message_is_kept_cut_and_dropped(engine: Engine) -> None:
     newest, first = dead.newest()
     assert (len(newest.body), first.body, first.why) == (KEPT_BYTES, b"first", "not JSON")
     assert dead.drop([first.id]) == 1
-    assert dead.drop_before(T0 + MINUTE) == 1
+    assert dead.purge(before=T0 + MINUTE) == 1
     assert dead.newest() == []
 
 
@@ -138,3 +138,12 @@ class TestOutbox:
             connection.rollback()
         with reading(engine) as connection:
             assert connection.scalar(text("SELECT count(*) FROM outbox")) == 0
+
+
+def test_of_dead_messages_only_the_newest_are_kept(engine: Engine) -> None:
+    """Whoever can publish could fill the disk otherwise."""
+    dead = DeadMessageRepository(engine)
+    for number in range(7):
+        dead.add("q", why=str(number), body=b"x", now=T0)
+    assert dead.purge(before=T0 - MINUTE, most=3) == 4
+    assert [message.why for message in dead.newest()] == ["6", "5", "4"]

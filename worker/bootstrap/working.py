@@ -14,6 +14,7 @@ from worker.bootstrap.acting import registry_of
 from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.ending import reach_of, tombstones_of
 from worker.bootstrap.following import Following
+from worker.bootstrap.forgetting import Forgetting
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
 from worker.bootstrap.right_keyring import refuse_foreign_keys
@@ -38,7 +39,6 @@ from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
 from worker.store.last_days import LastDays
 from worker.store.notices import NoticeRepository
-from worker.store.purging import Purge
 
 _log = logger(__name__)
 
@@ -58,8 +58,6 @@ JOBS: Mapping[str, timedelta | None] = {
 }
 ANCHORS = "audit.anchors"  # in the data directory
 ALIVE = "worker.alive"  # in the data directory; touched as long as the loop turns
-_KEEP = timedelta(days=14)  # events and notices that are done with, tokens proven spent
-_KEEP_DEAD = timedelta(days=90)  # what failed or nobody could read
 
 
 class Worker:
@@ -231,16 +229,14 @@ class _Parts:
         return {"heads": await base.offload(anchors.note, base.engine, base.clock.now())}
 
     async def _purged(self) -> Counts:
-        now, offload = self._base.clock.now(), self._base.offload
-        hour, spent = int(now.timestamp() // 3600), Purge(self._base.engine)
-        return {
-            "candidates": await offload(spent.candidates, before=now - _KEEP),
-            "fingerprints": await offload(spent.fingerprints, before=now - _KEEP, part=hour),
-            "given_up": await offload(spent.given_up, before=now - _KEEP_DEAD),
-            "events": await offload(self._inbox.purge, before=now - _KEEP),
-            "notices": await offload(self._notices.purge, before=now - _KEEP),
-            "dead_messages": await offload(self._dead.drop_before, now - _KEEP_DEAD),
-        }
+        base = self._base
+        forgetting = Forgetting(
+            engine=base.engine,
+            clock=base.clock,
+            offload=base.offload,
+            stopping=lambda: self._stopped is not None,
+        )
+        return await forgetting.round()
 
     def _bury(self, why: str, body: bytes) -> None:
         self._dead.add(EXCHANGE, why=why, body=body, now=self._base.clock.now())

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Engine, delete, insert, or_, select
 
 from worker.store.engine import reading, writing
 from worker.store.tables import DeadMessageRow
 
 KEPT_BYTES = 64 * 1024
+KEPT = 10_000  # messages: 640 MB at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,12 @@ class DeadMessageRepository:
             gone = connection.execute(delete(DeadMessageRow).where(DeadMessageRow.id.in_(ids)))
             return gone.rowcount
 
-    def drop_before(self, moment: datetime) -> int:
-        """Forget the old ones; returns how many there were."""
+    def purge(self, *, before: datetime, limit: int = 5_000, most: int = KEPT) -> int:
+        """Forget the old ones, and all but the newest `most`: whoever can publish could fill the
+        disk otherwise. At most `limit` at a time; returns how many."""
+        table = DeadMessageRow
+        newest = select(table.id).order_by(table.id.desc()).offset(most).limit(1).scalar_subquery()
+        old = or_(table.received_at < before, table.id <= newest)
+        gone = select(table.id).where(old).order_by(table.id).limit(limit)
         with writing(self._engine) as connection:
-            old = DeadMessageRow.received_at < moment
-            return connection.execute(delete(DeadMessageRow).where(old)).rowcount
+            return connection.execute(delete(table).where(table.id.in_(gone))).rowcount

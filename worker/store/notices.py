@@ -101,6 +101,7 @@ class NoticeRepository:
         old = (
             select(_outbox.c.id)
             .where(_outbox.c.created_at < before, _outbox.c.next_at.is_(None))
+            .order_by(_outbox.c.created_at)
             .limit(limit)
         )
         with writing(self._engine) as connection:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     true,
 )
 
@@ -197,7 +198,8 @@ class Overview:
             count, oldest = connection.execute(waiting).one()
             failed = 0
             if table is InboxRow:
-                bad = select(func.count()).where(InboxRow.state.in_(["failed", "unreadable"]))
+                stuck = text("state IN ('failed', 'unreadable')")  # the partial index's words
+                bad = select(func.count()).select_from(InboxRow).where(stuck)
                 failed = connection.execute(bad).scalar_one()
         return QueueLine(waiting=count, failed=failed, oldest_at=oldest)
 

@@ -12,26 +12,29 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, Table, bindparam, delete, or_, select
+from sqlalchemy import ColumnElement, Engine, Table, bindparam, delete, or_, select, text
 
 from worker.store.engine import writing
 from worker.store.tables import CandidateRow, GrantRow, InboxRow, SeenRefreshTokenRow
 
+BATCH = 5_000  # rows a transaction
 SLICES = 24  # a round through all grants takes as many purges
 
 _seen = cast(Table, SeenRefreshTokenRow.__table__)
 _inbox = cast(Table, InboxRow.__table__)
 _candidates = cast(Table, CandidateRow.__table__)
+_STUCK = text("inbox.state IN ('failed', 'unreadable')")  # in the words of the partial index
 _FORGET = delete(_seen).where(
     _seen.c.grant_id == bindparam("b_id"), _seen.c.fp == bindparam("b_fp")
 )
 
 
 class Purge:
-    """Each call is one transaction over a part of the table; call again, nothing is in a hurry."""
+    """Each call is one short transaction. One that returns less than `limit` found no more."""
 
-    def __init__(self, engine: Engine, *, limit: int = 5_000) -> None:
+    def __init__(self, engine: Engine, *, limit: int = BATCH) -> None:
         self._engine, self._limit = engine, limit
+        self._reached = UUID(int=0)  # of the fingerprints: no row is looked at twice
 
     def candidates(self, *, before: datetime) -> int:
         """Drop those proven spent before that; what may still be tried stays. Returns how many."""
@@ -42,25 +45,31 @@ class Purge:
 
     def given_up(self, *, before: datetime) -> int:
         """Drop failed and unreadable events received before that; reconciles made up for them."""
-        old = (
-            select(_inbox.c.id)
-            .where(_inbox.c.received_at < before, _inbox.c.state.in_(("failed", "unreadable")))
-            .limit(self._limit)
-        )
+        old = select(_inbox.c.id).where(_inbox.c.received_at < before, _STUCK).limit(self._limit)
         with writing(self._engine) as connection:
             return connection.execute(delete(_inbox).where(_inbox.c.id.in_(old))).rowcount
 
     def fingerprints(self, *, before: datetime, part: int) -> int:
-        """Drop those seen before that, of one slice of the grants; `part` counts up for ever."""
+        """Drop those seen before that, of one slice of the grants; `part` counts up for ever.
+
+        The next call goes on where this one ended.
+        """
         old = (
             select(_seen.c.grant_id, _seen.c.fp)
-            .where(_slice(part % SLICES), _seen.c.seen_at < before, ~_needed())
+            .where(
+                _slice(part % SLICES),
+                _seen.c.grant_id >= self._reached,
+                _seen.c.seen_at < before,
+                ~_needed(),
+            )
+            .order_by(_seen.c.grant_id)
             .limit(self._limit)
         )
         with writing(self._engine) as connection:
             keys = [{"b_id": row.grant_id, "b_fp": row.fp} for row in connection.execute(old)]
             if keys:
                 connection.execute(_FORGET, keys)
+                self._reached = keys[-1]["b_id"]
         return len(keys)
 
 

@@ -191,7 +191,15 @@ class CandidateRow(Base):
     """Tokens that are not current and not proven spent: a lost fence never discards one (I3)."""
 
     __tablename__ = "candidates"
-    __table_args__ = (UniqueConstraint("grant_id", "rt_fp", name="uq_candidates_token"),)
+    __table_args__ = (
+        UniqueConstraint("grant_id", "rt_fp", name="uq_candidates_token"),
+        Index(
+            "ix_candidates_spent",
+            "spent_at",
+            postgresql_where=text("spent_at IS NOT NULL"),
+            sqlite_where=text("spent_at IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(_BIG_ID, primary_key=True, autoincrement=True)
     grant_id: Mapped[UUID]
@@ -244,6 +252,12 @@ class InboxRow(Base):
             sqlite_where=text("next_at IS NOT NULL"),
         ),
         Index("ix_inbox_received", "received_at"),
+        Index(
+            "ix_inbox_stuck",  # small: what gave up or could not be read
+            "received_at",
+            postgresql_where=text("state IN ('failed', 'unreadable')"),
+            sqlite_where=text("state IN ('failed', 'unreadable')"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(_BIG_ID, primary_key=True, autoincrement=True)
@@ -275,6 +289,12 @@ class OutboxRow(Base):
             "next_at",
             postgresql_where=text("next_at IS NOT NULL"),
             sqlite_where=text("next_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_outbox_done",
+            "created_at",
+            postgresql_where=text("next_at IS NULL"),
+            sqlite_where=text("next_at IS NULL"),
         ),
     )
 
