@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import jwt
@@ -10,13 +11,17 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.providers.conftest import NOW, a_connection
 from worker.domain.errors import ConfigurationError
 from worker.domain.secret import Secret
 from worker.providers import load_catalogue
+from worker.providers.client_auth import apple_secret
 
 RT = Secret("the-refresh-token")
+APPLE_KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 def asked(catalogue, connection, *, scope=None, now=NOW):
@@ -148,6 +153,31 @@ def test_apple_gets_a_secret_that_we_sign(catalogue):
     )
     assert (claims["iss"], claims["sub"]) == ("TEAM", "our-client")
     assert jwt.get_unverified_header(sent["client_secret"])["kid"] == "KID"
+
+
+@given(minutes=st.integers(0, 600), later=st.integers(0, 600))
+def test_apples_secret_is_shared_for_a_while_and_good_whenever_it_is_sent(minutes, later):
+    signs = a_connection("apple", {"team_id": "TEAM", "kid": "KID"}, client_secret=pem(APPLE_KEY))
+    moments = [NOW + timedelta(minutes=m) for m in (minutes, minutes + later)]
+    secrets = [apple_secret(signs, now) for now in moments]
+    same = len({now.timestamp() // 1800 for now in moments}) == 1
+    assert (secrets[0] == secrets[1]) == same
+    for secret, now in zip(secrets, moments, strict=True):
+        claims = jwt.decode(secret, options={"verify_signature": False})
+        assert claims["iat"] <= now.timestamp() <= claims["exp"] - 1800
+        assert claims["exp"] - claims["iat"] < 15_777_000  # Apple's limit: six months
+
+
+def test_a_new_key_of_apples_signs_at_once():
+    def signed(key):
+        options = {"team_id": "TEAM", "kid": "KID"}
+        return apple_secret(a_connection("apple", options, client_secret=pem(key)), NOW)
+
+    other = ec.generate_private_key(ec.SECP256R1())
+    for key in (APPLE_KEY, other):
+        options = {"verify_exp": False, "verify_iat": False}
+        audience = "https://appleid.apple.com"
+        jwt.decode(signed(key), key.public_key(), ["ES256"], audience=audience, options=options)
 
 
 TENANTS = {

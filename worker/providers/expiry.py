@@ -61,7 +61,8 @@ def told(entry: Entry, content: Any, *, access_token: Secret, asked_at: datetime
 def moment(form: str, value: object, since: datetime) -> datetime | None:
     """The instant that `value` names in `form`; None for what names none."""
     if form == "iso":
-        return _iso(value)
+        at = _iso(value)
+        return at if at is not None and at <= since + LONGEST else None
     amount = number(value)
     if amount is None:
         return None

@@ -30,7 +30,7 @@ def read(
     now: datetime,
 ) -> ImportedExpiry:
     """Never raises. `expires_in`: seconds, an epoch, an ISO instant (`admin_*` fields), nothing."""
-    if at := _absolute(expires_in) or _exp_claim(entry, access_token):
+    if at := _absolute(expires_in, now) or _exp_claim(entry, access_token):
         first = _is_first(entry, (at - (issued_at or now)).total_seconds())
         return ImportedExpiry(kind=ExpiryKind.AT, expires_at=at, first=first)
     seconds = expiry.number(expires_in)
@@ -55,10 +55,10 @@ def _is_first(entry: Entry, seconds: float | None) -> bool:
     return not seconds or (lives is not None and seconds <= 2 * lives.total_seconds())
 
 
-def _absolute(value: object) -> datetime | None:
+def _absolute(value: object, now: datetime) -> datetime | None:
     amount = expiry.number(value)
     if amount is None:
-        return expiry.moment("iso", value, datetime.now(UTC))
+        return expiry.moment("iso", value, now)
     if amount < _EPOCH_FROM:
         return None
     form = "epoch_ms" if amount >= _EPOCH_MS_FROM else "epoch"
