@@ -32,6 +32,7 @@ def world(sqlite_engine: Engine, tmp_path: Path) -> World:
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.delitem(sys.modules, "chat", raising=False)  # another test's may be there
     yield
     sys.modules.pop("chat", None)
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 
 import pytest
 
@@ -189,6 +190,7 @@ def test_bound_actions_are_listed_and_tried(evergrant, embedded, monkeypatch):
     )
     monkeypatch.setenv("EVERGRANT_CONFIG", str(config))
     monkeypatch.syspath_prepend(str(embedded.directory))
+    monkeypatch.delitem(sys.modules, "chat", raising=False)
     assert {"chat:post", "pull_user"} <= {row["action"] for row in evergrant("actions", "list")}
     event = embedded.directory / "event.json"
     event.write_text(
@@ -197,6 +199,99 @@ def test_bound_actions_are_listed_and_tried(evergrant, embedded, monkeypatch):
     told = evergrant("actions", "test", str(event))
     assert told["ran"] == ["chat:post"]
     assert told["asked"] == ["notify posted"]
+    assert told["results"] == [{"action": "chat:post", "outcome": "done", "why": None}]
+
+
+OWN = """
+def broken(event, api):
+    raise RuntimeError("with all that it holds")
+
+def at_last(event, api):
+    api.pull_user()
+
+async def patient(event, api):
+    api.again("not yet", after=5)
+"""
+BOUND = """
+[[actions]]
+run = "own:broken"
+trigger = "login"
+position = 5
+[[actions]]
+run = "own:at_last"
+trigger = "login"
+[[actions]]
+run = "own:patient"
+trigger = "login"
+position = 7
+tenants = ["rehearsal"]
+"""
+
+
+@pytest.fixture
+def own(evergrant, embedded, monkeypatch):
+    """Actions of one's own, and a way to try them on an event."""
+    (embedded.directory / "own.py").write_text(OWN)
+    config = embedded.directory / "with_own.toml"
+    config.write_text((embedded.directory / "evergrant.toml").read_text() + BOUND)
+    monkeypatch.setenv("EVERGRANT_CONFIG", str(config))
+    monkeypatch.syspath_prepend(str(embedded.directory))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    file = embedded.directory / "own.json"
+
+    def test(event, *more, **how):
+        file.write_text(event if isinstance(event, str) else json.dumps(event))
+        return evergrant("actions", "test", str(file), *more, **how)
+
+    return test
+
+
+def test_actions_are_listed_in_the_order_they_run(own, evergrant):
+    logins = [row for row in evergrant("actions", "list") if row["trigger"] == "login"]
+    assert [row["action"] for row in logins] == [
+        "own:broken", "own:patient", "pull_user", "own:at_last",
+    ]  # fmt: skip
+    assert logins[1]["tenants"] == ["rehearsal"]
+
+
+def test_a_tried_action_that_fails_shows_in_the_exit_code_and_tells_no_message(own):
+    event = {"trigger": "login", "user_id": "auth0|1", "occurred_at": "2026-11-20T14:02:11Z"}
+    told = own(event, code=1)
+    assert [(row["outcome"], row["why"]) for row in told["results"]] == [
+        ("failed", "RuntimeError"), ("to be run again", None), ("done", None),
+    ]  # fmt: skip
+    assert told["asked"] == [f"pull_user {TENANT} auth0|1"]
+    assert "with all that it holds" not in own(event, code=1, as_json=False)
+    own(event, "--name", "own:at_last")
+
+
+def test_a_tried_action_tells_where_it_raised_when_asked_to(own):
+    said = own({"trigger": "login"}, "--trace", "--name", "own:broken", code=1, as_json=False)
+    assert "own.py" in said
+    assert "with all that it holds" in said
+
+
+@pytest.mark.parametrize(
+    ("event", "says"),
+    [
+        ("{", "not JSON"),
+        ("[]", "one event"),
+        ({"trigger": "logn"}, "trigger is one of login"),
+        ({}, "trigger is one of login"),
+        ({"trigger": "login", "tenant": "other"}, "no tenant 'other'"),
+        ({"trigger": "login", "usr_id": "x"}, "did you mean user_id?"),
+        ({"trigger": "login", "user_id": 7}, "user_id is str"),
+        ({"trigger": "login", "detail": "x"}, "detail is dict"),
+        ({"trigger": "login", "occurred_at": "today"}, "2026-11-20T14:02:11Z"),
+        ({"trigger": "sync"}, "no action of yours is bound to sync"),
+    ],
+)
+def test_an_event_that_is_none_is_answered_with_what_to_write(own, event, says):
+    assert says in own(event, code=2).replace("\n", " ")
+
+
+def test_an_action_that_is_not_bound_is_answered_with_those_that_are(own):
+    assert "own:at_last (login)" in own({"trigger": "login"}, "--name", "nope", code=2)
 
 
 def test_failed_events_are_listed_and_replayed(evergrant):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from worker.actions.apart import Apart
 from worker.actions.api import ActionEvent, Api, PostponedError, Pulls
 from worker.actions.binding import Action
 from worker.actions.collaborators import Collaborators, Settings
@@ -24,6 +24,7 @@ _log = logger(__name__)
 DONE = "done"
 _TRIES = 5  # of an operator's action, for each event
 _OPERATOR = timedelta(minutes=2)
+_MEMORY = 16_384  # characters of JSON
 
 
 @dataclass(slots=True)
@@ -51,8 +52,12 @@ class Registry:
         *,
         collaborators: Collaborators,
         settings: Settings | None = None,
+        failed: Callable[[Action, Exception], object] = lambda action, error: None,
     ) -> None:
-        """Raises: ConfigurationError when two actions of one trigger bear one name."""
+        """`failed` is told of each failure, besides the log.
+
+        Raises: ConfigurationError when two actions of one trigger bear one name.
+        """
         self.actions = tuple(sorted(actions, key=lambda a: (a.trigger, a.position, a.name)))
         doubled = [k for k, n in Counter((a.trigger, a.name) for a in actions).items() if n > 1]
         if doubled:
@@ -60,8 +65,8 @@ class Registry:
             raise ConfigurationError(f"actions: two of {trigger} are named {name}; give a `name`")
         self._with = collaborators
         self._settings = settings or Settings()
-        # an operator's blocking code hangs here, not in the threads that reach the store
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="action")
+        self._apart = Apart()
+        self.failed = failed
 
     def bound(self, event: Event) -> list[Action]:
         """The actions an event runs, in order."""
@@ -70,7 +75,7 @@ class Registry:
     def batch(self, events: Iterable[Event] = ()) -> Batch:
         """For these events about one subject, all claimed already."""
         pulls = Pulls(self._with, self._settings.between_pulls, events)
-        return Batch(self, pulls, self._with, self._settings, self._threads)
+        return Batch(self, pulls, self._with, self._settings, self._apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class Batch:
     _pulls: Pulls
     _with: Collaborators
     _settings: Settings
-    _threads: ThreadPoolExecutor = field(repr=False)
+    _apart: Apart
 
     async def run(self, event: Event, progress: Mapping[str, Any]) -> Run:
         """Run what has not run yet, in order.
@@ -117,29 +122,28 @@ class Batch:
         )
         outcome = DONE
         try:
-            await asyncio.wait_for(self._call(action, event, api), action.timeout)
+            await self._call(action, event, api)
             run.progress[action.name] = DONE
         except PostponedError as error:
             outcome = "postponed"
-            run.progress[action.name] = {**state, "memory": memory}
+            run.progress[action.name] = {**state, "memory": _kept(memory)}
             run.wait(error.why, error.after)
         except Exception as error:  # an action may raise anything; the others go on
             outcome = "failed"
-            self._failed(action, error, {**state, "memory": memory}, run)
+            self._failed(action, error, {**state, "memory": _kept(memory)}, run)
         ACTIONS.labels(action.name, outcome).inc()
         return outcome == DONE
 
     async def _call(self, action: Action, event: Event, api: Api) -> None:
         shown = _shown(event, action)
-        if inspect.iscoroutinefunction(action.run):
-            await action.run(shown, api)
-            return
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._threads, action.run, shown, api)
-        if inspect.isawaitable(result):
-            await result
+        async with asyncio.timeout(action.timeout):
+            if action.built_in:
+                await action.run(shown, api)
+            else:
+                await self._apart.run(action.run, shown, api)
 
     def _failed(self, action: Action, error: Exception, state: dict[str, Any], run: Run) -> None:
+        self._registry.failed(action, error)
         why, tries = _told(error), int(state.get("tries", 0)) + 1
         lasting = _lasting(action, error, tries)
         run.progress[action.name] = {**state, "error": why, "tries": tries, "gave_up": lasting}
@@ -150,6 +154,18 @@ class Batch:
         else:
             run.postponed = False
             run.wait(f"{action.name}: {why}", _retry_after(error))
+
+
+def _kept(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """What a handler wants to remember; nothing of it, if it is too much or no JSON."""
+    try:
+        told = json.dumps(dict(memory))
+        kept: dict[str, Any] = json.loads(told) if len(told) <= _MEMORY else {}
+    except (TypeError, ValueError, RuntimeError, RecursionError):
+        kept = {}
+    if memory and not kept:
+        _log.warning("action memory dropped", why="not JSON, or above 16 KiB")
+    return kept
 
 
 def _lasting(action: Action, error: Exception, tries: int) -> bool:

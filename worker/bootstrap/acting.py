@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from traceback import format_exception
 from typing import Any
 
 from worker.actions import Action, Collaborators, Registry, bind, built_in
@@ -64,8 +65,17 @@ def registry_of(
     )
 
 
-async def dry_run(base: Base, event: Event, *, only: str | None = None) -> dict[str, Any]:
-    """Run the operator's actions on `event`; what they ask of us is noted, not done."""
+async def dry_run(
+    base: Base,
+    event: Event,
+    *,
+    only: str | None = None,
+    raised: Callable[[str], object] | None = None,
+) -> dict[str, Any]:
+    """Run the operator's actions on `event`; what they ask of us is noted, not done.
+
+    `raised` is shown the traceback of each that fails, which may hold anything.
+    """
     asked: list[str] = []
 
     class Noted:
@@ -97,6 +107,7 @@ async def dry_run(base: Base, event: Event, *, only: str | None = None) -> dict[
             clock=base.clock,
             offload=base.offload,
         ),
+        failed=lambda _, error: raised("".join(format_exception(error))) if raised else None,
     )
     run = await registry.batch().run(event, {})
     ran = [action.name for action in registry.bound(event)]

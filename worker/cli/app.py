@@ -33,7 +33,7 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "grants": ("worker.cli.grants:grants", "Look"),
     "tokens": ("worker.cli.grants:tokens", "Look"),
     "events": ("worker.cli.events:events", "Look"),
-    "actions": ("worker.cli.events:actions", "Look"),
+    "actions": ("worker.cli.actions:actions", "Look"),
     "providers": ("worker.cli.providers:providers", "Look"),
     "connections": ("worker.cli.connections:connections", "Look"),
     "sync": ("worker.cli.sync:sync", "Work"),

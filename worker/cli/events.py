@@ -1,25 +1,19 @@
-"""`evergrant events …`: what could not be worked off. `evergrant actions …`: what is bound."""
+"""`evergrant events …`: what could not be worked off."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from worker.bootstrap.acting import bound_actions
 from worker.bootstrap.base import intake_of
 from worker.cli import context
-from worker.cli.output import Json, out, print_facts, print_json, print_table
-from worker.domain.errors import ConfigurationError
-from worker.domain.event import Event, Source, Trigger
+from worker.cli.output import Json, out, print_json, print_table
 from worker.events import reread
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.inbox import InboxRepository
 
 events = typer.Typer(help="Events: what failed, and trying it again.", no_args_is_help=True)
-actions = typer.Typer(help="Actions: what runs when something happens.", no_args_is_help=True)
 
 
 @events.command("failed")
@@ -76,64 +70,3 @@ def replay(
     out.print(f"{count} events are tried again")
     if mended or left:
         out.print(f"{mended} unreadable ones were understood after all, {left} were not")
-
-
-@actions.command("list")
-def list_(as_json: Json = False) -> None:
-    """What is bound to which trigger, in the order it runs."""
-    with context.opened() as base:
-        rows = [
-            {
-                "trigger": action.trigger.value,
-                "position": action.position,
-                "action": action.name,
-                "built_in": action.built_in,
-                "timeout": action.timeout,
-            }
-            for action in bound_actions(base.settings)
-        ]
-    if as_json:
-        print_json(rows)
-        return
-    columns = ["trigger", "position", "action", "built_in", "timeout"]
-    print_table(rows, columns, empty="nothing is bound")
-
-
-@actions.command("test")
-def try_(
-    file: Annotated[Path, typer.Argument(help="An event as JSON, or - for standard input.")],
-    name: Annotated[str | None, typer.Option(help="Only this action.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Run the operator's actions on an event, once, here. Built-in ones are not run.
-
-    Example event: {"tenant": "acme", "trigger": "grant_needs_login", "user_id": "auth0|1"}
-    """
-    event = _event(file)
-
-    async def run(base: Any) -> dict[str, Any]:
-        from worker.bootstrap.acting import dry_run
-
-        return await dry_run(base, event, only=name)
-
-    told = context.run(run)
-    print_json(told) if as_json else print_facts(told)
-
-
-def _event(file: Path) -> Event:
-    try:
-        told = json.loads(
-            typer.get_text_stream("stdin").read()
-            if str(file) == "-"
-            else file.read_text(encoding="utf-8")
-        )
-        return Event(
-            **{
-                "delivery_id": "test",
-                **told,
-                "source": Source.CLI,
-                "trigger": Trigger(told["trigger"]),
-            }
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{file}: no event: {error}") from error
