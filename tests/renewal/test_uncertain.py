@@ -159,6 +159,33 @@ def test_a_paused_process_that_wakes_late_cannot_spend_what_another_took_over(wo
     run(story())
 
 
+def test_an_echo_does_not_bury_the_successor_that_came_before_it(world):
+    """C13 and C22: the first attempt's answer comes late and is a candidate; the second is answered
+    with the very token sent, and so has proved nothing about it."""
+
+    async def story():
+        w = world(Rotation.G, grace=600.0)
+        grant = w.plant()
+        slow, other = w.start(node="n1"), w.start(node="n2")
+        w.at_step = lambda p, name: p in (slow, other) and name == "answer" and p.pause()
+        asleep = asyncio.create_task(slow.drain(budget=1))
+        await asyncio.sleep(40)
+        body = {"access_token": "a1", "refresh_token": "r0", "expires_in": 3600}
+        w.network.faults = lambda _: Fault(answer=answer(200, body))
+        echoed = asyncio.create_task(live([other], 20))
+        await asyncio.sleep(20)
+        w.at_step = None
+        slow.resume()
+        await asleep
+        await asyncio.sleep(1)
+        assert [one.why for one in candidates_of(w.store, grant)] == ["lost_fence"]
+        other.resume()
+        await echoed
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+
+    run(story())
+
+
 def test_a_lost_fence_still_hands_in_what_it_got(world):
     """C13 with G, newest sibling only: the late answer may be the one that is alive."""
 

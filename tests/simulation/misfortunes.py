@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -158,9 +159,14 @@ class Misfortunes:
         return _with(told, refresh_token=token)
 
     def _shared(self, token: str, told: Answered) -> Answered:
-        """C18: another consent's very refresh token comes, where that one lies still."""
+        """C18: another consent's very refresh token comes, where that one lies still. One that
+        renews while the answer is on its way is left out: no index tells who had a token before."""
         grant = self._of(token)
-        idle = [one for one in self._untouched() if one != grant and self._row(one).attempt is None]
+        later = self._world.now() + timedelta(seconds=150)
+        rows = {one: self._row(one) for one in self._untouched() if one != grant}
+        idle = [
+            g for g, row in rows.items() if row.attempt is None and (row.due_at or later) > later
+        ]
         rotated = json.loads(told.body).get("refresh_token", token) != token
         if not rotated or not idle or grant not in self._untouched() or self.shared:
             return told

@@ -108,8 +108,9 @@ def successor_waits() -> Any:
 
 
 def _renewed(ending: Ending, fates: Mapping[tuple[GrantId, int], Fate]) -> TypeGuard[Brought]:
+    """A token that came back itself (C22) proves nothing: its successor may be a candidate."""
     applied = fates[ending.grant, ending.fence] is Fate.APPLIED
-    return isinstance(ending, Brought) and ending.read and applied
+    return isinstance(ending, Brought) and ending.read and applied and not ending.echoed
 
 
 def _rest(db: Connection, brought: Brought, now: datetime) -> None:
