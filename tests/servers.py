@@ -101,6 +101,18 @@ class Server:
         """As a power cut ends it (the machine's disk cache survives)."""
         self._end(signal.SIGUSR1)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Its processes stand still (SIGSTOP): connections stay, and nothing is answered."""
+        processes = list(_descendants(self.guard)) if self.guard is not None else []
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+
     def _end(self, how: signal.Signals) -> None:
         if self.guard is None:
             return
@@ -368,6 +380,12 @@ class SessionServers:
         with (self._root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from _descendants(int(child))
 
 
 def _binary(name: str, package: str, *places: str) -> str:

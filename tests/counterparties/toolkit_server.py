@@ -55,14 +55,16 @@ def mint(wanted: dict[str, Any]) -> dict[str, str]:
     from oauth2_provider.models import AccessToken, Application, RefreshToken
 
     user, _ = User.objects.get_or_create(username=wanted.get("subject", "rosa"))
-    secret = secrets.token_urlsafe(24)
-    application = Application.objects.create(
-        user=user,
-        client_type="confidential",
-        authorization_grant_type="authorization-code",
-        client_secret=secret,
-        redirect_uris="https://rehearsal.auth0.test/login/callback",
-    )
+    secret = wanted.get("client_secret") or secrets.token_urlsafe(24)
+    application = Application.objects.filter(client_id=wanted.get("client_id")).first()
+    if application is None:
+        application = Application.objects.create(
+            user=user,
+            client_type="confidential",
+            authorization_grant_type="authorization-code",
+            client_secret=secret,
+            redirect_uris="https://rehearsal.auth0.test/login/callback",
+        )
     access = AccessToken.objects.create(
         user=user,
         application=application,
@@ -88,6 +90,7 @@ def mint(wanted: dict[str, Any]) -> dict[str, str]:
 def urls() -> list[Any]:
     from django.http import HttpRequest, HttpResponse, JsonResponse
     from django.urls import path
+    from oauth2_provider.models import RefreshToken
     from oauth2_provider.settings import oauth2_settings
     from oauth2_provider.views import RevokeTokenView, TokenView
     from oauth2_provider.views.generic import ProtectedResourceView
@@ -101,6 +104,15 @@ def urls() -> list[Any]:
         oauth2_settings.reload()
         return HttpResponse()
 
+    def families(request: HttpRequest) -> HttpResponse:
+        """Of every login: how many refresh tokens came of it, the newest, and whether it lives."""
+        found: dict[Any, dict[str, Any]] = {}
+        for token in RefreshToken.objects.order_by("id"):
+            family = found.setdefault(token.token_family, {"tokens": 0, "first": token.token})
+            family["tokens"] += 1
+            family.update(newest=token.token, revoked=token.revoked is not None)
+        return JsonResponse(list(found.values()), safe=False)
+
     def minted(request: HttpRequest) -> HttpResponse:
         return JsonResponse(mint(json.loads(request.body)))
 
@@ -110,6 +122,7 @@ def urls() -> list[Any]:
         path("api/me", Me.as_view()),
         path("configure", reconfigure),
         path("mint", minted),
+        path("families", families),
     ]
 
 

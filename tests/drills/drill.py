@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,23 +23,18 @@ import httpx
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
+from tests.drills.blows import BLOWS
+from tests.drills.judging import GRACE, N_AND_M, STRICT
+from tests.drills.takeovers import Takeovers
 from tests.servers import Server, free_port
-from worker.domain.secret import Secret
+from worker.domain.errors import WorkerError
 from worker.journal import NodeJournals
 from worker.rehearsal import RunningStage, StageSettings, rehearsal, webhooks, write_config
-from worker.rehearsal.minting import Parsed
 from worker.store import migrate
-from worker.store.engine import open_engine
+from worker.store.engine import open_engine, reading
 from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
-from worker.vault import AesVault, Keyring
+from worker.vault import Keyring
 
-# Connection to its provider's profile, by what a lost answer means there (docs/protocol.md).
-KEPT = {  # N, M, and G with a grace that outlasts a restart
-    "google-oauth2": "google-oauth2",
-    "acme-entra": "waad",
-    "acme-bitbucket": "bitbucket",
-}
-STRICT = {"github": "github-app", "acme-tracker": "oauth2"}  # S and F
 LIFE = 6.0  # seconds an access token lives
 _PATIENCE = 90.0
 
@@ -50,12 +46,28 @@ class Drill:
     directory: Path
     stage: RunningStage
     environment: Mapping[str, str]
+    store: Server
+    broker: Server
     dice: random.Random
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     kills: int = 0
+    blows: Counter[str] = field(default_factory=Counter)
 
-    def start_worker(self) -> None:
-        self.workers.append(_start(self.directory, self.environment, "worker"))
+    def __post_init__(self) -> None:
+        self._engine = open_engine(self.environment["EVERGRANT_DATABASE_URL"])
+        self.takeovers = Takeovers(self._claims, {*N_AND_M, *GRACE})
+
+    def end(self) -> None:
+        self.takeovers.end()
+        self._engine.dispose()
+
+    def start_worker(self, *module: str, **environment: str) -> subprocess.Popen[bytes]:
+        """As an operator does; or `module`, which becomes a worker in a way of its own."""
+        started = _start(
+            self.directory, {**self.environment, **environment}, "worker", module or ("worker.cli",)
+        )
+        self.workers.append(started)
+        return started
 
     def kill_one(self) -> None:
         """`kill -9` in the midst of whatever it does; another is started."""
@@ -63,8 +75,14 @@ class Drill:
         self.workers.remove(victim)
         victim.kill()
         victim.wait()
+        self.takeovers.killed(victim.pid)
         self.kills += 1
         self.start_worker()
+
+    def strike(self, name: str) -> None:
+        """One of `BLOWS`."""
+        self.blows[name] += 1
+        BLOWS[name](self)
 
     def wait_for_strict_exchange(self) -> None:
         """Until a token is being spent that no retry can bring back."""
@@ -75,22 +93,15 @@ class Drill:
 
         self.wait_for("an exchange is under way", under_way)
 
-    def freeze_one(self, seconds: float) -> None:
-        """SIGSTOP: what it was about to do, it does later."""
-        victim = self.dice.choice(self.workers)
-        victim.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
-        victim.send_signal(signal.SIGCONT)
-
     def renewals(self) -> int:
         return int(self.stage.ledger()["total"]["exchanges"])
 
-    def wait_for(self, what: str, is_so: Callable[[], bool]) -> float:
+    def wait_for(self, what: str, is_so: Callable[[], bool], patience: float = _PATIENCE) -> float:
         """Seconds until it is so."""
         began = time.monotonic()
         while not is_so():
             waited = time.monotonic() - began
-            assert waited < _PATIENCE, f"not within {_PATIENCE:.0f} s: {what}\n{self._log()}"
+            assert waited < patience, f"not within {patience:.0f} s: {what}\n{self._log()}"
             time.sleep(0.05)
         return time.monotonic() - began
 
@@ -104,9 +115,22 @@ class Drill:
         finally:
             engine.dispose()
 
+    def _claims(self) -> list[Any]:
+        asked = select(GrantRow.id, GrantRow.connection, GrantRow.attempt, GrantRow.claim_process)
+        try:
+            with reading(self._engine) as connection:
+                return list(connection.execute(asked))
+        except WorkerError:
+            return []
+
     def all_renew(self) -> float:
         """Seconds until every grant that any client could have kept has renewed once more."""
-        before = {row.id: row.renewed_at for row in self.rows() if row.connection in KEPT}
+        kept = {*N_AND_M, *GRACE}
+        before = {
+            row.id: row.renewed_at
+            for row in self.rows()
+            if row.connection in kept and row.state != "needs_reauth"
+        }
         assert before
 
         def renewed() -> bool:
@@ -115,6 +139,18 @@ class Drill:
 
         return self.wait_for("all that can be kept renews", renewed)
 
+    def all_told(self) -> float:
+        """Seconds until every strict grant has renewed once more, or is called dead."""
+        before = {row.id: row.renewed_at for row in self.rows() if row.connection in STRICT}
+
+        def told() -> bool:
+            rows = [row for row in self.rows() if row.id in before]
+            return bool(rows) and all(
+                row.state == "needs_reauth" or row.renewed_at != before[row.id] for row in rows
+            )
+
+        return self.wait_for("every verdict is spoken", told, patience=240)
+
     def held(self) -> set[bytes]:
         """Fingerprints of every refresh token that was ever durable with us."""
         engine = open_engine(self.environment["EVERGRANT_DATABASE_URL"])
@@ -122,58 +158,14 @@ class Drill:
             found = set(connection.execute(select(SeenRefreshTokenRow.fp)).scalars())
             found |= set(connection.execute(select(CandidateRow.rt_fp)).scalars())
         engine.dispose()
-        journals = NodeJournals(self.directory / "data" / "journal", own="the judge")
-        with journals.all_dead() as dead:
-            for process in dead:
-                found |= {one.rt_fp for one in process.history() if one.rt_fp}
+        for place in self.directory.glob("*/journal"):  # each node's
+            with NodeJournals(place, own="the judge").all_dead() as dead:
+                for process in dead:
+                    found |= {one.rt_fp for one in process.history() if one.rt_fp}
         return found
 
     def _log(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))
-
-
-@dataclass(frozen=True)
-class Report:
-    renewals: int
-    kills: int
-    answers_lost: int
-    families_lost: int  # revoked because a spent token came again
-    spent_twice: int  # a token sent although its successor was durable with us
-    false_verdicts: int  # needs_reauth, though the provider would still renew
-    lost_of_kept: int  # grants of N, M, G that need a login
-    lost_of_strict: int
-    never_durable: int  # successors at S and F that nobody got hold of: the providers' own count
-
-
-def judge(drill: Drill) -> Report:
-    """Compare the providers' families with what we hold."""
-    vault = AesVault(Keyring.load(drill.directory / "keyring.json"))
-    held, rows = drill.held(), drill.rows()
-    dead = [row for row in rows if row.state == "needs_reauth"]
-    spent_twice = false_verdicts = never_durable = 0
-    by_account = {(row.connection, row.identity_user_id): row for row in rows}
-    for connection, profile in {**KEPT, **STRICT}.items():
-        issuer = drill.stage.stage.providers[profile].issuer
-        for family in issuer._families.values():
-            token = issuer._mint.make(Parsed("r", family.id, family.newest, 0))
-            ours = vault.fingerprint(Secret(token)) in held
-            row = by_account.get((connection, family.grant.subject))
-            spent_twice += bool(family.grant.counts.reused and ours)
-            never_durable += connection in STRICT and not ours
-            lives = family.ended is None and ours
-            false_verdicts += bool(row is not None and row.state == "needs_reauth" and lives)
-    total = drill.stage.ledger()["total"]
-    return Report(
-        renewals=total["exchanges"],
-        kills=drill.kills,
-        answers_lost=total["answers_lost"],
-        families_lost=total["families_lost"],
-        spent_twice=spent_twice,
-        false_verdicts=false_verdicts,
-        lost_of_kept=sum(row.connection in KEPT for row in dead),
-        lost_of_strict=sum(row.connection in STRICT for row in dead),
-        never_durable=never_durable,
-    )
 
 
 @contextmanager
@@ -197,7 +189,8 @@ def drilled(
             "EVERGRANT_CONFIRM_AFTER": "1",
         }
         _prepare(directory, environment)
-        drill = Drill(directory, stage, environment, random.Random(seed))
+        drill = Drill(directory, stage, environment, store, broker, random.Random(seed))
+        stack.callback(drill.end)
         others = [_start(directory, environment, role) for role in ("web", "scheduler")]
         stack.callback(lambda: [_end(one) for one in [*drill.workers, *others]])
         drill.start_worker()
@@ -205,10 +198,11 @@ def drilled(
         doors = f"http://127.0.0.1:{port}"
         drill.wait_for("the doors open", lambda: _opens(f"{doors}/readyz"))
         stage.do("send_to", **webhooks(doors))
-        for connection in (*KEPT, *STRICT):
+        connections = {**N_AND_M, **GRACE, **STRICT}
+        for connection in connections:
             for number in range(users):
                 stage.login(connection, f"{connection}-{number}")
-        wanted = users * len({**KEPT, **STRICT})
+        wanted = users * len(connections)
         drill.wait_for("every login is a grant", lambda: len(drill.rows()) == wanted)
         yield drill
 
@@ -222,12 +216,17 @@ def _prepare(directory: Path, environment: Mapping[str, str]) -> None:
     engine.dispose()
 
 
-def _start(directory: Path, environment: Mapping[str, str], role: str) -> subprocess.Popen[bytes]:
+def _start(
+    directory: Path,
+    environment: Mapping[str, str],
+    role: str,
+    module: Sequence[str] = ("worker.cli",),
+) -> subprocess.Popen[bytes]:
     with (directory / f"{role}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "worker.cli", role],
+            [sys.executable, "-m", *module, role],
             cwd=directory,
-            env=dict(environment),
+            env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
