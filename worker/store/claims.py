@@ -53,7 +53,7 @@ class ClaimsRepository:
         self._process = process
         self._clock = clock
         self._postgres = engine.dialect.name == "postgresql"
-        self._due = DueIndex(engine, clock)
+        self._due = DueIndex(engine, clock, check=self._now)
 
     def due(self) -> list[DueWork]:
         """Every provider and tenant with due grants."""

@@ -8,7 +8,7 @@ between begin where the last one found something. Without an old snapshot each i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -33,10 +33,21 @@ class DueWork:
 
 
 class DueIndex:
-    """Looks; remembers where it found something. Raises: TransientError, the store is away."""
+    """Looks; remembers where it found something. Raises: TransientError, the store is away.
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    Args:
+        check: asked first, on the same connection; raises where the store is not to be believed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock,
+        *,
+        check: Callable[[Connection], object] = lambda _: None,
+    ) -> None:
         self._engine = engine
+        self._check = check
         self._clock = clock
         self._postgres = engine.dialect.name == "postgresql"
         self._whole_at = float("-inf")
@@ -48,6 +59,7 @@ class DueIndex:
         began = self._clock.monotonic()
         whole = began >= self._whole_at
         with reading(self._engine) as connection:
+            self._check(connection)
             if not self._postgres:
                 return _due_on_sqlite(connection, self._clock.now())
             found = self._look(connection, whole)
