@@ -12,6 +12,7 @@ import pytest
 from tests.providers.conftest import a_connection
 from worker.domain.errors import ConfigurationError
 from worker.providers import load_catalogue, loading
+from worker.providers.complaints import Origin
 from worker.providers.schema import catalogue_schema
 
 # Auth0's strategies that issue OAuth tokens or at least exist (SDK 6.8.0), those gone from the
@@ -79,7 +80,7 @@ WRONG = {
     ),
     "duration": (
         '[providers.box]\nlifetimes = { access = "1 hour" }\n',
-        "evergrant.toml:2: provider box: lifetimes.access: Expected",
+        "evergrant.toml:2: provider box: lifetimes.access: write a number and a unit",
     ),
     "template": (
         '[providers.box]\ntoken_endpoint = "https://{host/x"\n',
@@ -159,7 +160,9 @@ def test_a_connection_overrides_keys_of_its_entry(catalogue):
 
 def test_a_wrong_key_of_a_connection_is_found_when_it_is_checked(catalogue):
     with pytest.raises(ConfigurationError, match="did you mean 'client_auth'"):
-        catalogue.check_connection("acme-crm", {"client_aut": "basic"}, "evergrant.toml")
+        catalogue.check_connection(
+            "acme-crm", {"client_aut": "basic"}, Origin(name="evergrant.toml")
+        )
 
 
 def test_the_published_schema_is_the_one_of_the_types():

@@ -111,7 +111,7 @@ def test_bootstrap_api_keys_are_name_secret_and_scope(read):
 
 
 REFUSED = {
-    "a misspelt key": ("tikc = 3", {}, r"evergrant\.toml: unknown key tikc; did you mean tick\?"),
+    "a misspelt key": ("tikc = 3", {}, r"evergrant\.toml:1: unknown key tikc; did you mean tick\?"),
     "a misspelt key of a tenant": (
         TENANT + 'clientid = "x"',
         {"ACME_SECRET": "x"},

@@ -23,6 +23,7 @@ from worker.events import Intake, Spool, TenantFacts
 from worker.events.facts import auth0_name_of
 from worker.journal import node_of
 from worker.providers import Catalogue, load_catalogue
+from worker.providers.complaints import Origin
 from worker.queue.app import celery_app
 from worker.queue.hints import CeleryHints
 from worker.settings import Settings, TenantSettings
@@ -124,9 +125,15 @@ def load_entries(settings: Settings) -> Catalogue:
         auth0_domains={name: tenant.domain for name, tenant in settings.tenants.items()},
         config_path=path if path.is_file() else None,
     )
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
     for tenant, told in settings.tenants.items():
         for name, connection in told.connections.items():
-            origin = f"{path.name}: tenants.{tenant}.connections"
+            origin = Origin(
+                name=path.name,
+                text=text,
+                prefix=f"tenants.{tenant}.connections.",
+                kind="connection",
+            )
             catalogue.check_connection(name, connection.overrides, origin)
     return catalogue
 

@@ -24,6 +24,7 @@ from worker.cli.output import (
 )
 from worker.cli.trying import dry_run, really_renew
 from worker.providers.changes import sentence
+from worker.providers.schema import configuration_schema
 from worker.store.overview import Overview
 
 providers = typer.Typer(help="What is known about each provider.", no_args_is_help=True)
@@ -85,6 +86,15 @@ def _lines(value: Any) -> Iterator[str | None]:
         for name, one in pairs:
             told = " ".join(map(str, one)) if isinstance(one, list) else one
             yield f"{name}: {told}" if name else f"- {told}"
+
+
+@providers.command("schema")
+def schema() -> None:
+    """The JSON Schema of evergrant.toml's providers and connections, for your editor.
+
+    Example: evergrant providers schema > evergrant.schema.json
+    """
+    print_json(configuration_schema())
 
 
 @providers.command("check")

@@ -12,8 +12,10 @@ import msgspec
 
 from worker.domain.errors import ConfigurationError
 from worker.domain.exchange import ConnectionConfig
-from worker.providers import loading
+from worker.providers import client_auth, loading
+from worker.providers.complaints import Origin, fault, suggestion
 from worker.providers.conditions import GrantSigns, holds, matches_path, token_host, weight
+from worker.providers.consistency import misspellings, unknown_strategies
 from worker.providers.provider import CatalogueProvider, Kind
 from worker.providers.vocabulary import Entry
 from worker.providers.wire import Surroundings
@@ -38,14 +40,16 @@ def load_catalogue(
     Raises: ConfigurationError naming file, line, and what was probably meant.
     """
     raw, origin = loading.shipped()
-    loading.checked(raw, origin)
+    known = {s for entry in loading.checked(raw, origin).values() for s in entry.strategies}
     text = config_path.read_text(encoding="utf-8") if config_path else ""
     name = config_path.name if config_path else "evergrant.toml"
-    above = loading.Origin(name=name, text=text, prefix="providers.")
+    above = Origin(name=name, text=text, prefix="providers.")
     for entry, keys in overrides.items():
         # Alone first: a wrong key is the operator's, and so is the line to name.
-        loading.converted(keys, entry, above)
-    entries = loading.checked(loading.merged(raw, overrides), above) if overrides else None
+        told = loading.converted(keys, entry, above)
+        loading.refuse_first(unknown_strategies(told.strategies, known), entry, above)
+    merged = loading.merged(raw, overrides)
+    entries = loading.checked(merged, above, plain_http=allow_loopback) if overrides else None
     around = Surroundings(allow_loopback=allow_loopback, auth0_domains=auth0_domains or {})
     return Catalogue(entries or loading.checked(raw, origin), around)
 
@@ -103,18 +107,23 @@ class Catalogue:
             kind = self._with_overrides(kind, keys)
         return CatalogueProvider(kind, connection, self._around)
 
-    def check_connection(self, name: str, keys: Mapping[str, object], origin: str) -> None:
+    def check_connection(self, name: str, keys: Mapping[str, object], origin: Origin) -> None:
         """The overrides of one connection in evergrant.toml. Raises: ConfigurationError."""
         own = {k: v for k, v in keys.items() if k not in loading.CONNECTION_KEYS}
-        loading.converted(own, name, loading.Origin(name=origin))
-        if provider := keys.get("provider"):
-            self._kind(str(provider))
+        entry = loading.converted(own, name, origin)
+        plain_http = self._around.allow_loopback
+        loading.refuse_first(misspellings(entry, plain_http=plain_http), name, origin)
+        if (provider := keys.get("provider")) and provider not in self._kinds:
+            hint = suggestion(str(provider), self._kinds)
+            raise fault(name, "provider", f"there is no provider '{provider}'{hint}", origin)
+        if problem := client_auth.key_problem(keys.get("private_key"), keys.get("signing_alg")):
+            raise fault(name, *problem, origin)
 
     def _kind(self, name: str) -> Kind:
         if kind := self._kinds.get(name):
             return kind
         raise ConfigurationError(
-            f"there is no provider '{name}'{loading.suggestion(name, self._kinds)}",
+            f"there is no provider '{name}'{suggestion(name, self._kinds)}",
             code="unknown_provider",
         )
 
@@ -123,7 +132,7 @@ class Catalogue:
         key = (kind.name, msgspec.json.encode(keys, order="deterministic"))
         if key not in self._overridden:
             raw = loading.merged(msgspec.to_builtins(kind.entry, builtin_types=_DATES), keys)
-            origin = loading.Origin(name="evergrant.toml")
+            origin = Origin(name="evergrant.toml", kind="connection")
             self._overridden[key] = Kind(kind.name, loading.converted(raw, kind.name, origin))
         return self._overridden[key]
 

@@ -10,6 +10,7 @@ import base64
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from functools import lru_cache
 from urllib.parse import quote_plus
 
@@ -158,6 +159,24 @@ def _signed(claims: dict[str, object], key: str, algorithm: str, key_id: str | N
         raise ConfigurationError(
             f"the private key does not sign {algorithm}", code="bad_private_key"
         ) from None
+
+
+def key_problem(key: object, algorithm: object) -> tuple[str, str] | None:
+    """What is wrong with an operator's `private_key` or `signing_alg`: which of them, and what."""
+    if algorithm is not None and algorithm not in _ALGORITHMS:
+        close = get_close_matches(str(algorithm), _ALGORITHMS, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else f"; there is {', '.join(_ALGORITHMS)}"
+        return "signing_alg", f"'{algorithm}' is no value of signing_alg{hint}"
+    if (pem := _text(key)) is None:
+        return None
+    try:
+        _signed({}, pem, str(algorithm or "RS256"), None)
+    except ConfigurationError as error:
+        return "private_key", f"{error}: a private key in PEM is needed (file:PATH, env:NAME)"
+    return None
+
+
+_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 
 
 def _lived(now: datetime, **life: int) -> dict[str, object]:

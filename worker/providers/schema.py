@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from worker.providers.loading import CONNECTION_KEYS
 from worker.providers.vocabulary import Entry
 
 
@@ -26,6 +27,42 @@ def catalogue_schema() -> dict[str, Any]:
         "$defs": definitions,
     }
 
+
+def configuration_schema() -> dict[str, Any]:
+    """Of evergrant.toml, as far as providers go: `[providers.*]` and the keys of connections.
+
+    Other tables are taken as they come; the start checks them.
+    """
+    whole = catalogue_schema()
+    of_entry, definitions = whole["additionalProperties"], whole["$defs"]
+    entry = definitions[of_entry["$ref"].rpartition("/")[2]]
+    own = {key: {"type": "string"} for key in sorted(CONNECTION_KEYS - _NOT_TEXT)}
+    others = {"required_scopes": {"type": "array", "items": {"type": "string"}}}
+    others |= {"enabled": {"type": "boolean"}}
+    connection = {**entry, "properties": {**entry["properties"], **own, **others}}
+    tenant = {
+        "type": "object",
+        "properties": {
+            "connections": {
+                "type": "object",
+                "additionalProperties": {"$ref": "#/$defs/Connection"},
+            }
+        },
+    }
+    return {
+        **whole,
+        "title": "evergrant.toml",
+        "description": "Made by `evergrant providers schema`.",
+        "additionalProperties": True,
+        "properties": {
+            "providers": {"type": "object", "additionalProperties": of_entry},
+            "tenants": {"type": "object", "additionalProperties": tenant},
+        },
+        "$defs": {**definitions, "Connection": connection},
+    }
+
+
+_NOT_TEXT = frozenset({"required_scopes", "enabled"})
 
 if __name__ == "__main__":
     target = Path(__file__).with_name("catalog.schema.json")

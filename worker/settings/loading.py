@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ValidationError
 
 from worker.domain.errors import ConfigurationError
+from worker.settings.lines import line_at
 from worker.settings.tables import ActionSettings, NoticeSettings, Settings, TenantSettings
 
 DEFAULT_TENANT = "default"  # what AUTH0_DOMAIN and its companions are known as
@@ -40,40 +42,64 @@ def load(environ: Mapping[str, str] | None = None, *, directory: Path | None = N
         raise ConfigurationError(f"EVERGRANT_CONFIG: {path} is not a file", code="no_config")
     dotenv = {k: v for k, v in dotenv_values(path.parent / ".env").items() if v is not None}
     env = {**dotenv, **real}
-    values = _resolve(_read_toml(path), env, path.parent, f"{path.name}: ") if path.exists() else {}
+    text = _text_of(path) if path.exists() else ""
+    place = _Place(base=path.parent, env=env, name=path.name, text=text)
+    values = _resolve(_parsed(text, path), place)
     source = str(path) if path.exists() else "the environment"
     warnings = _overlay_environment(values, env, path.parent)
     _fill_defaults(values, base)
     try:
         return Settings(**values, source=source, warnings=tuple(warnings))
     except ValidationError as error:
-        raise _explained(error, source) from None  # the cause's repr could show the values
+        raise _explained(error, source, text) from None  # the cause's repr could show the values
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _text_of(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: {error}", code="bad_toml") from error
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}", code="no_config") from error
 
 
-def _resolve(value: Any, env: Mapping[str, str], base: Path, where: str) -> Any:
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}", code="bad_toml") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a value was read: what its references are relative to, and how a message names it."""
+
+    base: Path
+    env: Mapping[str, str] = field(repr=False)
+    name: str
+    text: str = field(default="", repr=False)
+
+    def at(self, path: Sequence[str]) -> str:
+        line = line_at(self.text, path) if path else None
+        told = f"{self.name}:{line}" if line else self.name
+        return ": ".join(filter(None, [told, ".".join(path)]))
+
+
+def _resolve(value: Any, place: _Place, path: tuple[str, ...] = ()) -> Any:
     """Replace every "env:NAME" and "file:PATH" by what stands there."""
     if isinstance(value, dict):
-        return {key: _resolve(item, env, base, f"{where}{key}.") for key, item in value.items()}
+        return {key: _resolve(item, place, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolve(item, env, base, where) for item in value]
+        return [_resolve(item, place, path) for item in value]
     if isinstance(value, str) and value.startswith("env:"):
-        if (name := value[4:]) not in env:
-            raise ConfigurationError(f"{where.rstrip('.')}: {name} is not in the environment")
-        return env[name]
+        if (name := value[4:]) not in place.env:
+            raise ConfigurationError(f"{place.at(path)}: {name} is not in the environment")
+        return place.env[name]
     if isinstance(value, str) and value.startswith("file:"):
         try:
-            return (base / value[5:]).read_text(encoding="utf-8").strip()
+            return (place.base / value[5:]).read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ConfigurationError(f"{where.rstrip('.')}: {value}: {error.strerror}") from error
+            raise ConfigurationError(f"{place.at(path)}: {value}: {error.strerror}") from error
     return value
 
 
@@ -83,8 +109,12 @@ def _overlay_environment(values: dict[str, Any], env: Mapping[str, str], base: P
     simple = {f"EVERGRANT_{name.upper()}": name for name in Settings.model_fields.keys() - tables}
     for name, key in simple.items():
         if env.get(name):
-            values[key] = _resolve(env[name], env, base, name)
-    told = {_AUTH0[n]: _resolve(env[n], env, base, n) for n in _AUTH0 if env.get(n)}
+            values[key] = _resolve(env[name], _Place(base=base, env=env, name=name))
+    told = {
+        key: _resolve(env[name], _Place(base=base, env=env, name=name))
+        for name, key in _AUTH0.items()
+        if env.get(name)
+    }
     if "domain" in told or DEFAULT_TENANT in values.get("tenants", {}):
         tenants = values.setdefault("tenants", {})
         tenants[DEFAULT_TENANT] = {**tenants.get(DEFAULT_TENANT, {}), **told}
@@ -102,20 +132,32 @@ def _fill_defaults(values: dict[str, Any], base: Path) -> None:
         values["broker_url"] = "filesystem://localhost/"
 
 
-def _explained(error: ValidationError, source: str) -> ConfigurationError:
-    """The first complaint, as file, key and what to do."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+def _explained(error: ValidationError, source: str, text: str) -> ConfigurationError:
+    """The first complaint, as file, line, key and what to do; a misspelt key before a missing one,
+    which it probably was meant to be."""
+    told = error.errors(include_input=False, include_url=False)
+    first = next((one for one in told if one["type"] == "extra_forbidden"), told[0])
+    path = [str(part) for part in first["loc"] if isinstance(part, str)]
+    line = line_at(text, path) if path else None
+    where, key = f"{source}:{line}" if line else source, ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         parent, name = _model_at(first["loc"][:-1]), str(first["loc"][-1])
         return ConfigurationError(
-            f"{source}: unknown key {key}{_suggest(name, set(parent.model_fields))}",
+            f"{where}: unknown key {key}{_suggest(name, set(parent.model_fields))}",
             code="unknown_key",
         )
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        message = "is missing"
-    return ConfigurationError(f"{source}: {key}: {message}".replace(": : ", ": "), code="bad_value")
+    message = _PLAINLY.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return ConfigurationError(f"{where}: {key}: {message}".replace(": : ", ": "), code="bad_value")
+
+
+_PLAINLY = {
+    "missing": "is missing",
+    "dict_type": "write a table: [name] and its keys below",
+    "tuple_type": 'write a list: ["…"]',
+    "bool_parsing": "write true or false",
+    "int_parsing": "write a number",
+    "float_parsing": "write a number",
+}
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:

@@ -47,13 +47,15 @@ class ConnectionSettings(_Table):
 
     client_id: str | None = None
     client_secret: SecretValue | None = None  # where Auth0 does not show it
+    private_key: SecretValue | None = None  # PEM; for private_key_jwt with a key of our own
     required_scopes: tuple[str, ...] = ()
     enabled: bool = True
 
     @property
     def overrides(self) -> Mapping[str, object]:
         """Catalogue keys; the catalogue checks them."""
-        return dict(self.model_extra or {})
+        own = {"private_key": self.private_key} if self.private_key else {}
+        return {**(self.model_extra or {}), **own}
 
 
 class TenantSettings(_Table):
