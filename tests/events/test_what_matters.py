@@ -230,6 +230,13 @@ def test_a_batch_of_cloud_events_is_read() -> None:
     assert [e.delivery_id for e in read(batch, source=Source.EVENTS).events] == ["a", "b"]
 
 
+def test_an_event_whose_data_are_wrapped_once_more_is_read() -> None:
+    """As samples of Event Stream Actions find them: `event.message.data.data.object`."""
+    inner = {"data": {"object": {"user_id": ROSA}}}
+    [event] = read(payloads.cloud_event("user.deleted", data=inner)).events
+    assert (event.trigger, event.user_id) == (Trigger.USER_DELETED, ROSA)
+
+
 def test_one_broken_line_costs_only_itself() -> None:
     body = payloads.jsonl(login("1")) + b'\n{"log_id": "2", "da\n' + payloads.jsonl(login("3"))
     reading = read(body)

@@ -44,6 +44,7 @@ class Reference(msgspec.Struct):
 
 class CloudData(msgspec.Struct):
     object: Reference | None = None
+    data: msgspec.Raw = msgspec.Raw()  # once more around it, so in samples of Event Stream Actions
     # the flat form of our own types
     user_id: Any = None
     connection: Any = None
@@ -127,7 +128,10 @@ def _outside(trigger: Trigger, time: Any, data: CloudData, origin: Origin) -> Ev
 
 
 def _subject(data: msgspec.Raw) -> Reference:
-    return _cloud_data.decode(data).object or Reference()
+    told = _cloud_data.decode(data)
+    if told.object is None and bytes(told.data):
+        told = _cloud_data.decode(told.data)
+    return told.object or Reference()
 
 
 def _required(value: Any) -> Any:
