@@ -11,14 +11,16 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select
+from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select
 
+from worker.domain.errors import TransientError
 from worker.domain.ports import AuditRecord
+from worker.store import arrays
 from worker.store.engine import reading
 from worker.store.tables import AuditRow
 from worker.store.types import to_micros
@@ -37,25 +39,28 @@ class AuditLog:
     def append(self, connection: Connection, records: Sequence[AuditRecord]) -> None:
         """Write `records` within the caller's transaction: no audit, no change (I19).
 
-        The head is read back rather than remembered, for the transaction before this one may
-        have been rolled back, or may not have told how it ended.
+        The end that is remembered is a guess, for the transaction before this one may have been
+        rolled back, or may not have told how it ended: only what fits the chain is written.
         """
         if not records:
             return
-        chain = self._chain()
-        last, previous = _head(connection, chain)
-        rows = [_row(chain, last + place, record) for place, record in enumerate(records, 1)]
-        for row in rows:
-            row["hash"] = previous = entry_hash(previous, row)
-        _write(connection, rows)
+        end = self._end()
+        rows = _chained(end, records)
+        if not _write(connection, rows, after=end):
+            end = _end_of(connection, end.chain)
+            rows = _chained(end, records)
+            if not _write(connection, rows, after=end):  # a lost connection's commit came through
+                raise TransientError("store: the audit chain has just grown", code="store_away")
+        self._of_thread.end = Head(end.chain, rows[-1]["seq"], rows[-1]["hash"])
 
-    def _chain(self) -> str:
-        """Named on first use; a fork leaves the parent's chain to the parent."""
+    def _end(self) -> Head:
+        """The chain is named on first use; a fork leaves the parent's to the parent."""
         if getattr(self._of_thread, "process", None) != (process := os.getpid()):
             self._of_thread.process = process
-            self._of_thread.chain = f"{self._node}/{process}/{secrets.token_hex(6)}"
-        chain: str = self._of_thread.chain
-        return chain
+            name = f"{self._node}/{process}/{secrets.token_hex(6)}"
+            self._of_thread.end = Head(name, 0, GENESIS)
+        end: Head = self._of_thread.end
+        return end
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,33 +148,61 @@ def entry_hash(previous: bytes, row: dict[str, Any]) -> bytes:
     return sha256(previous + text.encode()).digest()
 
 
-def _head(connection: Connection, chain: str) -> tuple[int, bytes]:
-    found = connection.execute(
-        select(AuditRow.seq, AuditRow.hash)
-        .where(AuditRow.chain == chain)
-        .order_by(AuditRow.seq.desc())
-        .limit(1)
-    ).first()
-    return (found.seq, found.hash) if found else (0, GENESIS)
+def _end_of(connection: Connection, chain: str) -> Head:
+    found = connection.execute(_END, {"chain": chain}).first()
+    return Head(chain, found.seq, found.hash) if found else Head(chain, 0, GENESIS)
 
 
-def _write(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """All of them in one statement: on PostgreSQL the same text whatever their number."""
+_END = (
+    select(AuditRow.seq, AuditRow.hash)
+    .where(AuditRow.chain == bindparam("chain"))
+    .order_by(AuditRow.seq.desc())
+    .limit(1)
+)
+
+
+def _chained(end: Head, records: Sequence[AuditRecord]) -> list[dict[str, Any]]:
+    rows = [_row(end.chain, end.seq + place, record) for place, record in enumerate(records, 1)]
+    previous = end.hash
+    for row in rows:
+        row["hash"] = previous = entry_hash(previous, row)
+    return rows
+
+
+def _write(connection: Connection, rows: Sequence[dict[str, Any]], *, after: Head) -> bool:
+    """All of them, if the chain ends with `after`; on PostgreSQL in one statement."""
     if connection.dialect.name != "postgresql":
+        if _end_of(connection, after.chain) != after:
+            return False
         connection.execute(insert(AuditRow), rows)
-        return
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    columns["detail"] = [json.dumps(detail) for detail in columns["detail"]]
-    connection.exec_driver_sql(_POSTGRES_WRITE, columns)
+        return True
+    columns = {name: pack([row[name] for row in rows]) for name, pack in _PACKED.items()}
+    columns["detail"] = arrays.texts([json.dumps(row["detail"]) for row in rows])
+    end = {"of": after.chain, "end": after.hash, "begin": GENESIS}
+    return connection.exec_driver_sql(_POSTGRES_WRITE, {**columns, **end}).rowcount > 0
 
 
+_PACKED: dict[str, Callable[[Any], arrays.Packed]] = {
+    "chain": arrays.texts,
+    "seq": arrays.integers,
+    "at": arrays.instants,
+    "actor": arrays.texts,
+    "verb": arrays.texts,
+    "tenant": arrays.texts,
+    "grant_id": arrays.uuids,
+    "hash": arrays.blobs,
+}
 _POSTGRES_WRITE = """
 INSERT INTO audit (chain, seq, at, actor, verb, tenant, grant_id, detail, hash)
 SELECT chain, seq, at, actor, verb, tenant, grant_id, detail::json, hash FROM unnest(
     %(chain)s::text[], %(seq)s::bigint[], %(at)s::timestamptz[], %(actor)s::text[],
     %(verb)s::text[], %(tenant)s::text[], %(grant_id)s::uuid[], %(detail)s::text[],
-    %(hash)b::bytea[]
+    %(hash)s::bytea[]
 ) AS r(chain, seq, at, actor, verb, tenant, grant_id, detail, hash)
+WHERE %(end)b::bytea = coalesce(
+    (SELECT e.hash FROM audit e WHERE e.chain = %(of)s ORDER BY e.seq DESC LIMIT 1),
+    %(begin)b::bytea
+)
 """
 
 

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeGuard
 
-from sqlalchemy import Connection, and_, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.attempt import OTHER_ACCOUNT, Brought, Ending, Fate
 from worker.domain.grant import ExpiryKind, GrantId, GrantState
+from worker.store import arrays
 from worker.store.claim_rows import FREE
 from worker.store.tables import CandidateRow, GrantRow
 
@@ -83,12 +84,7 @@ def reconsider(
     """Let the candidates of these grants rise or rest. One look; usually there are none."""
     grants = [ending.grant for ending in endings]
     for _ in range(_LONGEST_CHAIN):
-        waiting = db.execute(
-            select(CandidateRow.__table__).where(
-                CandidateRow.grant_id.in_(grants), CandidateRow.spent_at.is_(None)
-            )
-        ).all()
-        if not waiting:
+        if not _any_waits(db, grants):
             return
         for ending in endings:
             if _renewed(ending, fates):
@@ -96,6 +92,28 @@ def reconsider(
         grants = rise(db, grants, now)
         if not grants:
             return
+
+
+def _any_waits(db: Connection, grants: Sequence[GrantId]) -> bool:
+    if db.dialect.name == "postgresql":
+        asked = db.exec_driver_sql(_POSTGRES_WAITS, {"grants": arrays.uuids(grants)})
+    else:
+        asked = db.execute(_WAITS, {"grants": grants})
+    return asked.first() is not None
+
+
+_WAITS = (
+    select(CandidateRow.id)
+    .where(
+        CandidateRow.grant_id.in_(bindparam("grants", expanding=True)),
+        CandidateRow.spent_at.is_(None),
+    )
+    .limit(1)
+)
+_POSTGRES_WAITS = """
+SELECT id FROM candidates
+WHERE grant_id = ANY(%(grants)s::uuid[]) AND spent_at IS NULL LIMIT 1
+"""
 
 
 def successor_waits() -> Any:

@@ -7,6 +7,7 @@ processes share a host, the clock handed in.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -23,10 +24,10 @@ from worker.domain.grant import (
     GrantState,
 )
 from worker.domain.ports import Clock
-from worker.store import candidates
+from worker.store import arrays, candidates
 from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
 from worker.store.due_index import LONG_AGO, DueIndex, DueWork
-from worker.store.engine import reading, writing
+from worker.store.engine import at_once, reading, writing
 from worker.store.lineage import Lineage, lineage_of, postgres_lineage
 from worker.store.tables import GrantRow
 
@@ -74,7 +75,7 @@ class ClaimsRepository:
             since: per tenant, below which due time nothing is looked for: an old snapshot keeps
                 dead entries at the head of the due index, and stepping over them costs.
         """
-        attempts = [uuid4() for _ in range(each * len(tenants))]
+        attempts = _names(each * len(tenants))
         asked = {
             "provider": provider,
             "tenants": list(tenants),
@@ -87,7 +88,7 @@ class ClaimsRepository:
             "lineage": self.lineage,
         }
         try:
-            with writing(self._engine) as connection:
+            with at_once(self._engine) as connection:
                 rows = self._claim(connection, asked)
         except TransientError:
             rows = self._read_back(asked)  # C2: no proof of the claim, no sending
@@ -200,8 +201,13 @@ class ClaimsRepository:
 
     def _claim(self, connection: Connection, asked: Mapping[str, Any]) -> Sequence[Any]:
         if self._postgres:
+            columns = {
+                "tenants": arrays.texts(asked["tenants"]),
+                "since": arrays.instants(asked["since"]),
+                "attempts": arrays.uuids(asked["attempts"]),
+            }
             claim = _POSTGRES_CLAIM.replace("LINEAGE", postgres_lineage(connection))
-            return connection.exec_driver_sql(claim, dict(asked)).all()
+            return connection.exec_driver_sql(claim, {**asked, **columns}).all()
         return self._claim_on_sqlite(connection, asked)
 
     def _claim_on_sqlite(self, connection: Connection, asked: Mapping[str, Any]) -> Sequence[Any]:
@@ -239,6 +245,12 @@ class ClaimsRepository:
             )
             return connection.execute(mine).all()
         raise TransientError("store: a claim's fate is unknown", code="store_away")
+
+
+def _names(count: int) -> list[UUID]:
+    """As many as `uuid4` would make in as many calls; one look at the system's chance for all."""
+    chance = os.urandom(16 * count)
+    return [UUID(bytes=chance[at : at + 16], version=4) for at in range(0, len(chance), 16)]
 
 
 def _greater(one: Any, other: Any) -> Any:

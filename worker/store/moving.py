@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, update
 
 from worker.domain.attempt import Brought
-from worker.domain.grant import GrantState
+from worker.domain.grant import GrantId, GrantState
+from worker.store import arrays
 from worker.store.claim_rows import FREE
 from worker.store.tables import GrantRow
 
@@ -83,60 +84,71 @@ def _state(one: Brought) -> str:
     return (GrantState.SUSPECT if one.echoed else GrantState.ACTIVE).value
 
 
-def columns_of(fit: Sequence[Brought], now: datetime) -> dict[str, Any]:
-    """Column-wise, for one statement; `b""` stands for NULL in binary arrays."""
+def move_group(db: Connection, fit: Sequence[Brought], now: datetime) -> set[tuple[GrantId, int]]:
+    """The same for many on PostgreSQL, in one statement; what came in a moved row is remembered
+    as seen (M2). Returns: grant and fence of the rows moved."""
+    rows = db.exec_driver_sql(_POSTGRES_MOVE, {"now": now, **_columns_of(fit)})
+    return {(GrantId(grant), fence) for grant, fence in rows.all()}
+
+
+def _columns_of(fit: Sequence[Brought]) -> dict[str, arrays.Packed]:
     return {
-        "now": now,
-        "id": [b.grant for b in fit],
-        "fence": [b.fence for b in fit],
-        "attempt": [b.attempt for b in fit],
-        "parent": [b.parent_fp or b"" for b in fit],
-        "state": [_state(b) for b in fit],
-        "reason": ["same_refresh_token" if b.echoed else None for b in fit],
-        "generation": [b.generation for b in fit],
-        "family": [b.family for b in fit],
-        "at": [b.access_token or b"" for b in fit],
-        "rt": [b.refresh_token or b"" for b in fit],
-        "at_fp": [b.at_fp or b"" for b in fit],
-        "rt_fp": [b.rt_fp or b"" for b in fit],
-        "token_type": [b.token_type for b in fit],
-        "scope": [b.scope for b in fit],
-        "issued_at": [b.issued_at for b in fit],
-        "expiry": [b.expiry.value for b in fit],
-        "expires_at": [b.expires_at for b in fit],
-        "refresh_expires_at": [b.refresh_expires_at for b in fit],
-        "due_at": [b.due_at for b in fit],
-        "not_before": [b.not_before for b in fit],
-        "rotated": [b.rotated for b in fit],
+        "id": arrays.uuids(b.grant for b in fit),
+        "fence": arrays.integers(b.fence for b in fit),
+        "attempt": arrays.uuids(b.attempt for b in fit),
+        "parent": arrays.blobs(b.parent_fp for b in fit),
+        "echoed": arrays.flags(b.echoed for b in fit),
+        "generation": arrays.integers(b.generation for b in fit),
+        "family": arrays.integers(b.family for b in fit),
+        "at": arrays.blobs(b.access_token for b in fit),
+        "rt": arrays.blobs(b.refresh_token for b in fit),
+        "at_fp": arrays.blobs(b.at_fp for b in fit),
+        "rt_fp": arrays.blobs(b.rt_fp for b in fit),
+        "token_type": arrays.texts(b.token_type for b in fit),
+        "scope": arrays.texts(b.scope for b in fit),
+        "issued_at": arrays.instants(b.issued_at for b in fit),
+        "expiry": arrays.texts(b.expiry for b in fit),
+        "expires_at": arrays.instants(b.expires_at for b in fit),
+        "refresh_expires_at": arrays.instants(b.refresh_expires_at for b in fit),
+        "due_at": arrays.instants(b.due_at for b in fit),
+        "not_before": arrays.instants(b.not_before for b in fit),
+        "rotated": arrays.flags(b.rotated for b in fit),
     }
 
 
-# Binary parameters (%b) for ciphertexts: as text arrays they are measured four times dearer.
-POSTGRES_MOVE = """
-UPDATE grants g SET
-    state = r.state, reason = r.reason, generation = r.generation, family = r.family,
-    access_token = nullif(r.at, ''::bytea), refresh_token = nullif(r.rt, ''::bytea),
-    at_fp = nullif(r.at_fp, ''::bytea), rt_fp = nullif(r.rt_fp, ''::bytea),
-    token_type = r.token_type, scope = coalesce(r.scope, g.scope), issued_at = r.issued_at,
-    expiry = r.expiry, expires_at = r.expires_at,
-    refresh_expires_at = coalesce(r.refresh_expires_at, g.refresh_expires_at),
-    renewed_at = %(now)s, due_at = r.due_at, not_before = r.not_before,
-    rotated_before = g.rotated_before OR r.rotated, failures = 0, last_error = NULL,
-    suspect_since = NULL, attempt = NULL, claim_node = NULL, claim_process = NULL,
-    claim_fp = NULL, claimed_at = NULL, lease_until = NULL, uncertain = false
-FROM unnest(
-    %(id)s::uuid[], %(fence)s::bigint[], %(attempt)s::uuid[], %(parent)b::bytea[],
-    %(state)s::text[], %(reason)s::text[], %(generation)s::bigint[], %(family)s::bigint[],
-    %(at)b::bytea[], %(rt)b::bytea[], %(at_fp)b::bytea[], %(rt_fp)b::bytea[],
-    %(token_type)s::text[], %(scope)s::text[], %(issued_at)s::timestamptz[],
-    %(expiry)s::text[], %(expires_at)s::timestamptz[], %(refresh_expires_at)s::timestamptz[],
-    %(due_at)s::timestamptz[], %(not_before)s::timestamptz[], %(rotated)s::boolean[]
-) AS r(
-    id, fence, attempt, parent, state, reason, generation, family, at, rt, at_fp, rt_fp,
-    token_type, scope, issued_at, expiry, expires_at, refresh_expires_at, due_at, not_before,
-    rotated
+_POSTGRES_MOVE = """
+WITH moved AS (
+    UPDATE grants g SET
+        state = CASE WHEN r.echoed THEN 'suspect' ELSE 'active' END,
+        reason = CASE WHEN r.echoed THEN 'same_refresh_token' END,
+        generation = r.generation, family = r.family,
+        access_token = r.at, refresh_token = r.rt, at_fp = r.at_fp, rt_fp = r.rt_fp,
+        token_type = r.token_type, scope = coalesce(r.scope, g.scope), issued_at = r.issued_at,
+        expiry = r.expiry, expires_at = r.expires_at,
+        refresh_expires_at = coalesce(r.refresh_expires_at, g.refresh_expires_at),
+        renewed_at = %(now)s, due_at = r.due_at, not_before = r.not_before,
+        rotated_before = g.rotated_before OR r.rotated, failures = 0, last_error = NULL,
+        suspect_since = NULL, attempt = NULL, claim_node = NULL, claim_process = NULL,
+        claim_fp = NULL, claimed_at = NULL, lease_until = NULL, uncertain = false
+    FROM unnest(
+        %(id)s::uuid[], %(fence)s::bigint[], %(attempt)s::uuid[], %(parent)s::bytea[],
+        %(echoed)s::boolean[], %(generation)s::bigint[], %(family)s::bigint[],
+        %(at)s::bytea[], %(rt)s::bytea[], %(at_fp)s::bytea[], %(rt_fp)s::bytea[],
+        %(token_type)s::text[], %(scope)s::text[], %(issued_at)s::timestamptz[],
+        %(expiry)s::text[], %(expires_at)s::timestamptz[], %(refresh_expires_at)s::timestamptz[],
+        %(due_at)s::timestamptz[], %(not_before)s::timestamptz[], %(rotated)s::boolean[]
+    ) AS r(
+        id, fence, attempt, parent, echoed, generation, family, at, rt, at_fp, rt_fp,
+        token_type, scope, issued_at, expiry, expires_at, refresh_expires_at, due_at, not_before,
+        rotated
+    )
+    WHERE g.id = r.id AND g.fence = r.fence AND g.attempt = r.attempt AND g.tombstoned_at IS NULL
+      AND (r.parent IS NULL OR g.rt_fp = r.parent)
+    RETURNING g.id, g.fence, g.rt_fp, g.generation, r.rotated
+), remembered AS (
+    INSERT INTO seen_refresh_tokens (grant_id, fp, generation, seen_at)
+    SELECT id, rt_fp, generation, %(now)s FROM moved WHERE rotated
+    ON CONFLICT DO NOTHING
 )
-WHERE g.id = r.id AND g.fence = r.fence AND g.attempt = r.attempt AND g.tombstoned_at IS NULL
-  AND (r.parent = ''::bytea OR g.rt_fp = r.parent)
-RETURNING g.id, g.fence
+SELECT id, fence FROM moved
 """

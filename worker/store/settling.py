@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.attempt import (
@@ -33,7 +33,7 @@ from worker.store import candidates, verdict_brake
 from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
 from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch
-from worker.store.moving import POSTGRES_MOVE, columns_of, move_one
+from worker.store.moving import move_group, move_one
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
 
 _GONE = (GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED)
@@ -97,6 +97,14 @@ class SettlingRepository:
         self._tell = tell
         self._postgres = engine.dialect.name == "postgresql"
         self._insert: Any = postgresql.insert if self._postgres else sqlite.insert
+        self._raise = (
+            self._insert(CounterRow)
+            .values(name=bindparam("name"), value=1)
+            .on_conflict_do_update(
+                index_elements=[CounterRow.name], set_={"value": CounterRow.value + 1}
+            )
+            .returning(CounterRow.value, func.now().label("now"))
+        )
 
     def settle(self, endings: Sequence[Ending]) -> Settled:
         """Write a group; all of it commits or none.
@@ -106,7 +114,8 @@ class SettlingRepository:
             alone.
         """
         with writing(self._engine) as connection:
-            group = _Group(db=connection, now=self._now(connection), actor=self._actor)
+            now, counter = self._count(connection, endings)
+            group = _Group(db=connection, now=now, actor=self._actor)
             self._write_brought(group, [e for e in endings if isinstance(e, Brought)])
             for ending in endings:
                 if not isinstance(ending, Brought):
@@ -114,7 +123,6 @@ class SettlingRepository:
             candidates.reconsider(connection, endings, group.fates, group.now)
             self._audit.append(connection, group.records)
             self._tell(connection, group.notices, group.now)
-            counter = self._count(group, endings)
         return Settled(fates=group.fates, counter=counter)
 
     def counter(self, process: str) -> int:
@@ -182,7 +190,6 @@ class SettlingRepository:
             group.fates[one.grant, one.fence] = Fate.APPLIED
             group.notices.extend(one.notices)
         if applied:
-            self._remember(group, applied)
             group.records.extend(_renewed_records(applied, group.now, self._actor))
             verdict_brake.release(group.db, [one for one in applied if one.healed])
         for one in brought:
@@ -190,37 +197,25 @@ class SettlingRepository:
                 group.fates[one.grant, one.fence] = self._keep(group, one)
 
     def _move_current(self, group: _Group, fit: Sequence[Brought]) -> set[tuple[GrantId, int]]:
-        if len(fit) == 1 and (holder := _holder(group.db, fit[0])) is not None:
-            return _alias(group.db, fit[0], holder, group.now)
-        if self._postgres:
-            rows = group.db.exec_driver_sql(POSTGRES_MOVE, columns_of(fit, group.now)).all()
-            return {(GrantId(row.id), row.fence) for row in rows}
-        return {(one.grant, one.fence) for one in fit if move_one(group.db, one, group.now)}
+        holder = _holder(group.db, fit[0]) if len(fit) == 1 else None
+        if holder is None and self._postgres:
+            return move_group(group.db, fit, group.now)
+        if holder is not None:
+            moved = _alias(group.db, fit[0], holder, group.now)
+        else:
+            moved = {(b.grant, b.fence) for b in fit if move_one(group.db, b, group.now)}
+        self._remember(group, [one for one in fit if (one.grant, one.fence) in moved])
+        return moved
 
     def _remember(self, group: _Group, brought: Iterable[Brought]) -> None:
         """From now on these refresh tokens are never news (M2)."""
-        rotated = [b for b in brought if b.rotated]
-        if rotated and self._postgres:
-            seen = {
-                "grants": [b.grant for b in rotated],
-                "fps": [b.rt_fp for b in rotated],
-                "generations": [b.generation for b in rotated],
-                "now": group.now,
-            }
-            group.db.exec_driver_sql(_POSTGRES_REMEMBER, seen)
-        elif rotated:
-            group.db.execute(
-                self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(),
-                [
-                    {
-                        "grant_id": b.grant,
-                        "fp": b.rt_fp,
-                        "generation": b.generation,
-                        "seen_at": group.now,
-                    }
-                    for b in rotated
-                ],
-            )
+        seen = [
+            {"grant_id": b.grant, "fp": b.rt_fp, "generation": b.generation, "seen_at": group.now}
+            for b in brought
+            if b.rotated
+        ]
+        if seen:
+            group.db.execute(self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(), seen)
 
     def _keep(self, group: _Group, one: Brought) -> Fate:
         """What came too late, or was no renewal: a refresh token in it is not lost."""
@@ -286,19 +281,14 @@ class SettlingRepository:
             group.notices.extend(verdict_brake.count(group.db, refused, group.now))
         return fate
 
-    def _count(self, group: _Group, endings: Sequence[Ending]) -> int | None:
-        """Raise this process's counter; a store that later shows less has lost commits (I24)."""
+    def _count(self, db: Connection, endings: Sequence[Ending]) -> tuple[datetime, int | None]:
+        """The store's time; and this process's counter, raised for a group with rotated tokens: a
+        store that later shows less has lost commits (I24)."""
         if not any(isinstance(one, Brought) and one.rotated for one in endings):
-            return None
-        raised = (
-            self._insert(CounterRow)
-            .values(name=self._name(self._process), value=1)
-            .on_conflict_do_update(
-                index_elements=[CounterRow.name], set_={"value": CounterRow.value + 1}
-            )
-            .returning(CounterRow.value)
-        )
-        return int(group.db.execute(raised).scalar_one())
+            return self._now(db), None
+        raised = db.execute(self._raise, {"name": self._name(self._process)}).one()
+        now = raised.now.astimezone(UTC) if self._postgres else self._clock.now()
+        return now, raised.value
 
 
 def _after(fate: Fate, refused: Refused, row: Any) -> dict[Any, Any]:
@@ -361,15 +351,6 @@ def _alias(db: Connection, one: Brought, holder: UUID, now: datetime) -> set[tup
         GrantRow.reason: "alias",
     }
     return {(one.grant, one.fence)} if move_one(db, one, now, without) else set()
-
-
-_POSTGRES_REMEMBER = """
-INSERT INTO seen_refresh_tokens (grant_id, fp, generation, seen_at)
-SELECT id, fp, generation, %(now)s
-FROM unnest(%(grants)s::uuid[], %(fps)b::bytea[], %(generations)s::bigint[])
-    AS r(id, fp, generation)
-ON CONFLICT DO NOTHING
-"""
 
 
 def _renewed_records(applied: Sequence[Brought], now: datetime, actor: str) -> list[AuditRecord]:
