@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from tests.grants import GrantTable
 from worker.cli.concerns import concerns, mending
+from worker.cli.grants import _whose
 from worker.cli.providers import connection_rows
 from worker.domain.grant import GrantKey
 from worker.domain.learned import Change
@@ -18,6 +20,7 @@ from worker.store.audit import AuditLog
 from worker.store.connections import ConnectionRepository
 from worker.store.handout import HandoutRepository
 from worker.store.learning import LearningRepository
+from worker.store.listing import GrantLine
 
 
 @pytest.fixture
@@ -120,6 +123,8 @@ def test_a_refusal_is_told_by_what_its_number_means_with_the_users_concerned(bas
     assert "platform Web" in told[1]
     assert told[1].endswith("(3 grants, 3 users)")
     assert "Conditional Access" in told[0]
+    assert "evergrant connections reopen entra" in told[0]
+    assert "reopen" not in told[1]
     held = HandoutRepository(engine, AuditLog("n1")).by_id(parked)
     assert "exempt the application" in mending(base, held)
 
@@ -137,3 +142,11 @@ def test_a_change_a_provider_announced_is_told_while_it_is_near_with_the_users_c
     assert concern.sentence.endswith("(1 grants, 1 users)")
     clock.advance(200 * 86_400)
     assert concerns(base, "acme") == {}
+
+
+def test_an_accounts_bot_is_told_from_its_person():
+    line = GrantLine(**dict.fromkeys(GrantLine.__annotations__))
+    person = replace(line, user_id="slack|1", part="user")
+    assert _whose(person) == "slack|1"
+    assert _whose(replace(person, part="bot")) == "slack|1 (bot)"
+    assert _whose(replace(person, user_id=None, part="admin")) == "admin"

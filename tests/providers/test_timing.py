@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.providers.conftest import NOW, a_connection
 from worker.domain.grant import ExpiryKind
-from worker.domain.schedule import in_vain, of_a_login, renewal_time
+from worker.domain.schedule import earliest, in_vain, of_a_login, renewal_time
 from worker.domain.secret import Secret
+from worker.providers import load_catalogue
 
 DAY, MINUTE, SECOND = timedelta(days=1), timedelta(minutes=1), timedelta(seconds=1)
 
@@ -24,6 +25,9 @@ WHEN = {
     "a token of facebook's login, within the hour": ("facebook", 60 * MINUTE, 30, 30, MINUTE),
     "instagram, not on the first day": ("instagram", 60 * MINUTE, 24, 24, 60 * MINUTE),
     "instagram, later": ("instagram", 60 * DAY, 30, 40, DAY),
+    "microsoft, an hour and a quarter": ("waad", 75 * MINUTE, 52, 61, MINUTE),
+    "microsoft, the 28 hours of CAE": ("waad", 28 * 60 * MINUTE, 1497, 1665, MINUTE),
+    "microsoft, v1.0": ("waad-v1", 60 * MINUTE, 42, 48, MINUTE),
     "slack, two hours before": ("slack", 720 * MINUTE, 528, 600, MINUTE),
 }
 
@@ -39,6 +43,32 @@ def test_a_renewal_falls_due(catalogue, name, life, earliest, latest, unit, spre
         spread=spread,
     )
     assert earliest * unit <= when - NOW <= latest * unit
+
+
+@pytest.mark.parametrize("name", load_catalogue({}, allow_loopback=False).names())
+@given(
+    life=st.none() | st.timedeltas(MINUTE, 400 * DAY),
+    spread=st.floats(0, 1, exclude_max=True),
+)
+def test_no_silence_outlasts_two_thirds_of_what_a_provider_bears(catalogue, name, life, spread):
+    """Microsoft's 90 days, Okta's seven: whatever the access token's life, and though nobody asks.
+
+    Nor is a token left to its end, where the provider would have renewed it before.
+    """
+    lifetimes = catalogue.entry(name, a_connection(name)).lifetimes
+    expires_at = None if life is None else NOW + life
+    when = renewal_time(
+        issued_at=NOW,
+        expiry=ExpiryKind.UNTOLD if life is None else ExpiryKind.AT,
+        expires_at=expires_at,
+        lifetimes=lifetimes,
+        spread=spread,
+    )
+    first = earliest(NOW, expires_at, lifetimes) or NOW
+    for bound in filter(None, [lifetimes.refresh_idle, lifetimes.keepalive]):
+        assert when <= max(NOW + bound * 2 / 3 + SECOND, first)
+    if life is not None:
+        assert when < max(NOW + life, first + SECOND)
 
 
 @pytest.mark.parametrize("name", ["facebook", "instagram", "threads"])

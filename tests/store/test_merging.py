@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, select, update
@@ -296,6 +296,63 @@ def test_a_login_counted_late_accuses_nobody(tenant):
     tenant.pull(copy("rt-1", "at-1"))
     assert kinds(tenant.pull(copy("rt-1", "at-1", login="2:second"))) == [Kind.PROMOTE]
     assert tenant.grant().state == GrantState.ACTIVE
+
+
+def test_a_connection_that_was_mended_mends_its_grants_without_a_login(tenant):
+    """The client's secret came to light, an entry was written, an operator said it lives."""
+    refused = replace(copy(), not_renewable="The client secret is not known.", provider="oauth2")
+    tenant.pull(refused)
+    assert (tenant.grant().renewable, tenant.grant().due_at) == (False, None)
+    tenant.now += timedelta(minutes=5)
+    tenant.pull(replace(copy(), provider="tracker"))
+    row = tenant.grant()
+    assert (row.provider, row.renewable, row.reason) == ("tracker", True, None)
+    assert tenant.now <= row.due_at < row.expires_at
+    assert (row.generation, tenant.tokens) == (0, ("rt-0", "at-0"))
+    assert tenant.audit.records[-1].verb == "reclassified"
+    records = len(tenant.audit.records)
+    tenant.pull(replace(copy(), provider="tracker"))
+    assert len(tenant.audit.records) == records
+
+
+@pytest.mark.parametrize(
+    ("columns", "mended"),
+    [
+        ({"renewable": False, "reason": "not_renewable"}, True),
+        ({"renewable": False, "reason": "other_account"}, False),
+        ({"renewable": False, "reason": "user_inactive"}, False),
+        ({"renewable": False, "reason": "not_renewable", "refresh_token": None}, False),
+        ({"renewable": False, "reason": "not_renewable", "state": "quarantined"}, False),
+        (
+            {
+                "renewable": False,
+                "reason": "not_renewable",
+                "attempt": UUID(int=7),
+                "lease_until": T0,
+            },
+            False,
+        ),
+        ({"renewable": False, "reason": "not_renewable", "alias_of": UUID(int=7)}, False),
+        ({"renewable": True, "reason": "invalid_grant", "state": "needs_reauth"}, False),
+    ],
+    ids=str,
+)
+def test_only_what_waited_for_the_connection_is_mended_by_a_read(tenant, columns, mended):
+    tenant.pull(copy())
+    tenant.change(due_at=None, **columns)
+    tenant.pull(copy())
+    row = tenant.grant()
+    assert (row.due_at is not None) == mended
+    assert (row.renewable, row.reason) == (
+        (True, None) if mended else (columns["renewable"], columns["reason"])
+    )
+
+
+def test_what_auth0_has_left_of_a_copy_is_no_sign_of_what_we_hold(tenant):
+    """M4: without its refresh token a GitHub App's grant looks like an OAuth App's."""
+    tenant.pull(replace(copy(), provider="github-app"))
+    tenant.pull(replace(copy(rt=None), provider="github", spends=""))
+    assert tenant.grant().provider == "github-app"
 
 
 def test_linking_moves_the_pointer_and_not_the_tokens(tenant):

@@ -59,6 +59,20 @@ async def test_an_old_connection_is_better_than_none_while_auth0_hides_it(world)
     assert world.tokens() == ("rt-1", "at-1")
 
 
+async def test_a_secret_that_came_to_light_renews_what_waited_for_it(world):
+    """`read:connections_options` was granted later: nobody has to log in again for that."""
+    world.connection({**GOOGLE, "options": {"client_id": "client"}})
+    world.user(identity())
+    await world.pull()
+    assert (world.grant().renewable, world.grant().reason) == (False, "not_renewable")
+    world.connection(GOOGLE)
+    await world.puller.connection("acme", "google-oauth2")
+    await world.pull()
+    row = world.grant()
+    assert (row.renewable, row.reason) == (True, None)
+    assert row.due_at is not None
+
+
 async def test_a_user_without_tokens_costs_no_connection_read(world):
     world.user({"connection": "Username-Password-Authentication", "provider": "auth0",
                 "user_id": "9"})  # fmt: skip

@@ -133,4 +133,7 @@ def to_mend(base: Base, config: ConnectionConfig, entry: str, reason: str) -> st
             "It could not be renewed when it was last read; as the connection is set up now it can "
             "be: `evergrant sync users` reads it again."
         )
-    return _OTHER_REASONS.get(reason, "") or provider.means(reason)
+    told = _OTHER_REASONS.get(reason, "") or provider.means(reason)
+    if told and provider.heals(reason):
+        told += f" Then: evergrant connections reopen {config.name} (else it is tried once a day)."
+    return told

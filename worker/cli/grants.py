@@ -66,11 +66,18 @@ def list_(
     print_table([_row(line) for line in found], columns, empty="no grants")
 
 
+def _whose(line: GrantLine) -> str:
+    """An account can have two grants of one login: the person's, and the app's bot's."""
+    if line.user_id is None or line.part == GrantPart.USER:
+        return line.user_id or line.part
+    return f"{line.user_id} ({line.part})"
+
+
 def _row(line: GrantLine) -> dict[str, Any]:
     return {
         "id": line.id,
         "connection": line.connection,
-        "user": line.user_id or line.part,
+        "user": _whose(line),
         "state": line.state,
         "expires": line.expires_at,
         "next_renewal": line.due_at,

@@ -137,6 +137,10 @@ class CatalogueProvider:
         told = self.kind.entry.errors.told
         return next((told[word] for word in (code, *code.split()[::-1]) if word in told), "")
 
+    def heals(self, code: str) -> bool:
+        """Whether an act of the provider's administrator revives what that code refused."""
+        return any(word in self.kind.entry.errors.heals for word in code.split())
+
     @cached_property
     def not_renewable(self) -> str | None:
         return refusals.refusal(self.kind.entry, self.connection, self.around)

@@ -13,6 +13,10 @@ from worker.domain.ports import Vault
 from worker.domain.schedule import earliest, renewal_time, spread_of
 from worker.domain.secret import Secret
 
+NOT_RENEWABLE = "not_renewable"
+NO_REFRESH_TOKEN = "no_refresh_token"
+NO_ACCESS_TOKEN = "no_access_token"
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
@@ -131,16 +135,45 @@ def reschedule(row: Any, arrival: Arrival, state: GrantState, now: datetime) -> 
     return {"due_at": _due(row.id, arrival, now)}
 
 
+def reclassified(row: Any, arrival: Arrival, now: datetime) -> dict[str, Any]:
+    """What a known copy says anew: the connection, the catalogue or the operator's word may have
+    changed since its tokens were taken over. Nobody has to log in again for that.
+
+    What became unrenewable keeps its place: each attempt says so, until it is mended.
+    """
+    if not arrival.provider or row.attempt is not None or row.alias_of is not None:
+        return {}
+    if (arrival.refresh_token is None) != (row.refresh_token is None):
+        return {}  # M4: what Auth0 has left of a copy is no sign of what we hold
+    changed = {"provider": arrival.provider} if row.provider != arrival.provider else {}
+    held = {"rt": row.refresh_token, "at": row.access_token}.get(arrival.spends)
+    waits = not row.renewable and row.reason in _MENDED_BY_A_READ
+    if row.state != GrantState.ACTIVE or not waits or held is None or arrival.not_renewable:
+        return changed
+    due_at = renewal_time(
+        issued_at=row.issued_at,
+        expiry=ExpiryKind(row.expiry),
+        expires_at=row.expires_at,
+        lifetimes=arrival.lifetimes,
+        spread=spread_of(GrantId(row.id)),
+        refresh_expires_at=row.refresh_expires_at,
+    )
+    return changed | {"renewable": True, "reason": None, "due_at": due_at and max(due_at, now)}
+
+
+_MENDED_BY_A_READ = frozenset({NOT_RENEWABLE, NO_REFRESH_TOKEN, NO_ACCESS_TOKEN})
+
+
 def _renewable(arrival: Arrival, alias_of: GrantId | None) -> tuple[str | None, bool]:
     """(a code for why not, whether)."""
     if alias_of is not None:
         return "alias", True
     if arrival.not_renewable is not None or not arrival.spends:
-        return "not_renewable", False
+        return NOT_RENEWABLE, False
     if arrival.spends == "rt" and arrival.refresh_token is None:
-        return "no_refresh_token", False
+        return NO_REFRESH_TOKEN, False
     if arrival.spends == "at" and arrival.access_token is None:
-        return "no_access_token", False
+        return NO_ACCESS_TOKEN, False
     return None, True
 
 

@@ -35,6 +35,7 @@ from worker.store.filling import (
     current_of,
     next_generation,
     order_of,
+    reclassified,
     reschedule,
     superseded,
     theirs_of,
@@ -264,6 +265,8 @@ class _Merging:
                 values |= self._with_access_token(row, arrival, prints, state)
             case Kind.KEEP_CANDIDATE:
                 values |= self._kept(row, arrival, prints, decision.why)
+            case Kind.IGNORE if decision.why is Why.STALE:
+                values |= self._reclassified(row, arrival)
         if row.withheld != self._withheld:
             verb = "handed_out_again" if self._withheld is None else "withheld"
             self._record(verb, row.id, {"why": self._withheld or row.withheld})
@@ -275,6 +278,14 @@ class _Merging:
         if decision.kind is not Kind.IGNORE:
             detail = {"why": decision.why.value, "family": values.get("family", row.family)}
             self._record(_VERBS[decision.kind], row.id, detail)
+
+    def _reclassified(self, row: Any, arrival: Arrival) -> dict[str, Any]:
+        changed = reclassified(row, arrival, self._now)
+        if changed:
+            detail = {"provider": arrival.provider, "renewable": changed.get("renewable")}
+            told = {name: value for name, value in detail.items() if value is not None}
+            self._record("reclassified", row.id, told)
+        return changed
 
     def _adopted(
         self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
