@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from heapq import heappop, heappush
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from tests.auth0.fakes import in_place
 from tests.clock import FakeClock
 from tests.sync.world import World, backfill_of
 from worker.auth0 import Budget, Credentials, ManagementApi, Priority, plan_named
+from worker.auth0.budget import SHARE
 from worker.domain.errors import NotFoundError, TransientError
 from worker.domain.held import Withheld
 from worker.domain.secret import Secret
@@ -182,6 +185,50 @@ async def test_a_backfill_and_live_logins_together_never_hit_the_tenants_limit(m
     assert world.clock.monotonic() - began >= (60 - 50) / (16 * 0.6)  # it did wait
 
 
+@pytest.mark.parametrize("plan", ["free", "professional", "enterprise"])
+async def test_all_processes_draw_on_one_budget_and_the_live_ones_go_first(make, vault, plan):
+    """Two processes, each with a backfill, forced reads and a live login now and then: Auth0 never
+    says 429, a login waits for a few requests' time, and a forced read for less than a backfill."""
+    clock = Timeline()
+    stage, world = make(plan, clock=clock)
+    _, bucket = plan_named(plan).bucket("users")
+    pace, burst = bucket.rate * SHARE, bucket.burst * SHARE
+    crowd = logins(stage, 10 + int(burst) // 2)
+    waits: dict[Priority, list[float]] = {priority: [] for priority in Priority}
+
+    async def read(api: ManagementApi, user_id: str, priority: Priority) -> None:
+        began = clock.monotonic()
+        while True:
+            try:
+                await api.user(user_id, priority=priority)
+                break
+            except TransientError as error:  # as the inbox does: again when it was told to
+                await clock.sleep(error.retry_after.total_seconds())
+        waits[priority].append(clock.monotonic() - began)
+
+    async def live(api: ManagementApi) -> None:
+        for user_id in crowd[:4]:
+            await clock.sleep(3 / pace)
+            await read(api, user_id, Priority.LIVE)
+
+    def process() -> list[Awaitable[None]]:
+        api = management_of(stage, plan, clock, TenantRepository(world.engine, vault))
+        backfill = [read(api, user_id, Priority.BACKFILL) for user_id in crowd]
+        forced = [read(api, user_id, Priority.FORCED) for user_id in crowd[:4]]
+        return [*backfill, *forced, live(api)]
+
+    began = clock.monotonic()
+    await clock.until_done(asyncio.gather(*process(), *process()))
+    assert stage.stage.management.buckets.refused == 0
+    assert (
+        clock.monotonic() - began >= (2 * (len(crowd) + 4 + 4) - burst) / pace
+    )  # the budget did bind
+    told = {priority: sum(found) / len(found) for priority, found in waits.items()}
+    assert told[Priority.FORCED] < told[Priority.BACKFILL]
+    assert told[Priority.LIVE] < max(told[Priority.FORCED], 1 / pace)
+    assert max(waits[Priority.LIVE]) <= 8 / pace
+
+
 class QuietClock(FakeClock):
     """Moves only while no request is under way: each arrives at the moment it was let go at, as
     it does where a request takes less time than the budget leaves between two."""
@@ -200,6 +247,33 @@ class QuietClock(FakeClock):
 
     async def answered(self, _response: httpx.Response) -> None:
         self.under_way -= 1
+
+
+class Timeline(QuietClock):
+    """Whoever sleeps shortest wakes first, however many sleep beside each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self.counted = itertools.count()
+
+    async def sleep(self, seconds: float) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        heappush(self.sleepers, (self.monotonic() + seconds, next(self.counted), woken))
+        await woken
+
+    async def until_done(self, work: asyncio.Future[Any]) -> None:
+        """Let time pass whenever nobody has anything to do at this moment."""
+        while not work.done():
+            quiet = 0
+            while quiet < 10 and not work.done():
+                await asyncio.sleep(0.0005 if self.under_way else 0)
+                quiet = 0 if self.under_way else quiet + 1
+            if self.sleepers and not work.done():
+                at, _, woken = heappop(self.sleepers)
+                self.advance(max(0.0, at - self.monotonic()))
+                woken.set_result(None)
+        await work
 
 
 def logins(stage: RunningStage, count: int) -> list[str]:
