@@ -131,7 +131,7 @@ class Batch:
         except Exception as error:  # an action may raise anything; the others go on
             outcome = "failed"
             self._failed(action, error, {**state, "memory": _kept(memory)}, run)
-        ACTIONS.labels(action.name, outcome).inc()
+        ACTIONS.labels(event.tenant, action.name, outcome).inc()
         return outcome == DONE
 
     async def _call(self, action: Action, event: Event, api: Api) -> None:

@@ -97,7 +97,7 @@ class Intake:
             except TransientError:
                 self._note_away()
                 counts = self._to_spool(tenant, source, reading)
-        _count(source, reading, counts)
+        _count(tenant, source, reading, counts)
         return counts
 
     def accept(self, events: Sequence[Event]) -> Counts:
@@ -151,16 +151,16 @@ def _told_early(event: Event) -> bool:
     return event.source is Source.ACTIONS and event.trigger is Trigger.LOGIN
 
 
-def _count(source: Source, reading: Reading, counts: Counts) -> None:
+def _count(tenant: str, source: Source, reading: Reading, counts: Counts) -> None:
     for trigger, number in Counter(event.trigger for event in reading.events).items():
-        EVENTS.labels(source.value, trigger.value, "taken").inc(number)
+        EVENTS.labels(tenant, source.value, trigger.value, "taken").inc(number)
     for outcome, number in (
         ("duplicate", counts.duplicate),
         ("ignored", counts.ignored),
         ("unreadable", len(reading.unreadable)),
     ):
         if number:
-            EVENTS.labels(source.value, "", outcome).inc(number)
+            EVENTS.labels(tenant, source.value, "", outcome).inc(number)
 
 
 def _digest(raw: bytes) -> str:

@@ -138,9 +138,11 @@ class Processor:
             outcome = "retry" if one.state == "new" else one.state
             event = one.claimed.event
             work.counts[outcome] += 1
-            EVENTS.labels(event.source.value, event.trigger.value, outcome).inc()
+            EVENTS.labels(event.tenant, event.source.value, event.trigger.value, outcome).inc()
             if outcome == "done":
-                EVENT_LATENCY.observe((now - one.claimed.received_at).total_seconds())
+                EVENT_LATENCY.labels(event.tenant).observe(
+                    (now - one.claimed.received_at).total_seconds()
+                )
             elif outcome == "failed":
                 _log.warning("event failed", tenant=event.tenant, row=one.claimed.id, why=one.error)
 

@@ -89,9 +89,11 @@ class Handout:
         try:
             handed = await self._token(key, ask)
         except WorkerError as error:
-            HANDOUTS.labels(error.code).inc()
+            # of what is not there the tenant's name may be anybody's invention
+            unfounded = isinstance(error, NotFoundError | ForbiddenVerbError)
+            HANDOUTS.labels("" if unfounded else ask.tenant, error.code).inc()
             raise
-        HANDOUTS.labels("served").inc()
+        HANDOUTS.labels(ask.tenant, "served").inc()
         return handed
 
     async def _token(self, key: ApiKey, ask: Ask) -> Handed:

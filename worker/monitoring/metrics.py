@@ -64,13 +64,16 @@ PROVIDER_CHANGES = Counter(
 JOURNAL_SYNC = Histogram(
     "evergrant_journal_sync_seconds", "One group fdatasync of the journal.", buckets=_SYNC
 )
-EVENTS = Counter("evergrant_events", "Events by door and fate.", ["source", "trigger", "outcome"])
+EVENTS = Counter(
+    "evergrant_events", "Events by door and fate.", ["tenant", "source", "trigger", "outcome"]
+)
 EVENT_LATENCY = Histogram(
     "evergrant_event_latency_seconds",
     "From an event's arrival to the end of its last action.",
+    ["tenant"],
     buckets=_LATENESS,
 )
-ACTIONS = Counter("evergrant_actions", "Runs of bound actions.", ["action", "outcome"])
+ACTIONS = Counter("evergrant_actions", "Runs of bound actions.", ["tenant", "action", "outcome"])
 PULLS = Counter("evergrant_pulls", "Reads of a user or connection at Auth0.", ["tenant", "outcome"])
 AUTH0_REQUESTS = Counter(
     "evergrant_auth0_requests", "Management API requests by outcome.", ["tenant", "outcome"]
@@ -80,7 +83,9 @@ DIVERGENCE = Counter(
     "What a reconcile found that no event had told: missing_here, newer_upstream, orphaned_here.",
     ["tenant", "kind"],
 )
-HANDOUTS = Counter("evergrant_handouts", "Access tokens asked for, by outcome.", ["outcome"])
+HANDOUTS = Counter(
+    "evergrant_handouts", "Access tokens asked for, by outcome.", ["tenant", "outcome"]
+)
 NOTICES = Counter("evergrant_notices", "Notices sent to apps.", ["kind", "outcome"])
 REVOCATIONS = Counter("evergrant_revocations", "Revocations upstream.", ["provider", "outcome"])
 HINTS = Counter("evergrant_hints", "Hints given to the broker.", ["queue", "outcome"])

@@ -12,7 +12,7 @@ Evergrant only the webhook addresses it is told. Only `worker.cli` imports it.
 """
 
 from .buckets import PLANS
-from .config import config_of, environment, webhooks, write_config
+from .config import config_of, environment, webhooks, write_config, write_configs
 from .profiles import Profile, load_profiles, profiles
 from .serving import ControlError, RunningStage, StageClient, rehearsal, serve
 from .stage import Stage, StageSettings
@@ -36,4 +36,5 @@ __all__ = [
     "serve",
     "webhooks",
     "write_config",
+    "write_configs",
 ]

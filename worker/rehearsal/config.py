@@ -51,6 +51,22 @@ def write_config(path: Path, stage: Stage, *, tenant: str = TENANT) -> Path:
     return path
 
 
+def write_configs(path: Path, stages: Mapping[str, Stage]) -> Path:
+    """As `write_config`, for several tenants in one deployment, by name.
+
+    Each has providers of its own, so their addresses stand at its connections.
+    """
+    tenants: dict[str, Any] = {}
+    for tenant, stage in stages.items():
+        table = config_of(stage, tenant=tenant)["tenants"][tenant]
+        for name, connection in stage.tenant.connections.items():
+            table["connections"].setdefault(name, _addresses(stage, connection.provider.profile))
+        tenants[tenant] = table
+    path.write_text(_toml({"tenants": tenants}), encoding="utf-8")
+    path.chmod(0o600)
+    return path
+
+
 def webhooks(evergrant_url: str, *, tenant: str = TENANT) -> dict[str, dict[str, str]]:
     """Arguments of `send_to`, for a product that stands at `evergrant_url`."""
     hooks = f"{evergrant_url}/hooks/auth0/{tenant}"
