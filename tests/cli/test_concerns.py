@@ -74,6 +74,14 @@ def test_a_single_grant_is_explained_with_how_many_share_its_trouble(base, grant
     assert mending(base, well) == ""
 
 
+def test_why_a_connection_was_stopped_is_told_by_what_its_number_means(base, grants):
+    stopped = "invalid_client AADSTS7000222"
+    grants.add_connection(name="entra", strategy="waad", client_id="ours", stopped=stopped)
+    [row] = connection_rows(base, "acme")
+    assert row["problem"] == stopped
+    assert "client secret has expired" in row["advice"]
+
+
 def test_a_token_that_never_ends_concerns_nobody(base, grants):
     grants.add_connection()
     without_refresh_token(grants, 2, life=None)

@@ -324,6 +324,34 @@ def test_the_verdict_of_an_answer(name, status, content, verdict, code):
         assert reading.code == code
 
 
+MICROSOFT = CATALOGUE["waad"].errors
+NUMBERS = {
+    verdict: [code for code in codes if code.startswith("AADSTS")]
+    for verdict, codes in {
+        TRANSIENT: [*MICROSOFT.transient, *MICROSOFT.too_often],
+        CONFIG: MICROSOFT.config,
+        DEAD: [*MICROSOFT.permanent, *MICROSOFT.heals],
+    }.items()
+}
+ALL_NUMBERS = [code for codes in NUMBERS.values() for code in codes] + ["AADSTS999999"]
+
+
+@given(
+    word=st.sampled_from(["invalid_grant", "interaction_required", "gremlins"]),
+    numbers=st.lists(st.sampled_from(ALL_NUMBERS), max_size=4),
+    status=st.sampled_from([400, 401, 403]),
+)
+def test_numbers_excuse_a_grant_and_never_condemn_one_the_word_does_not(word, numbers, status):
+    """Of all that is said the mildest counts, in whatever order it stands."""
+    content = {"error": word, "error_codes": [int(code.removeprefix("AADSTS")) for code in numbers]}
+    reading = read("waad", an_answer(content, status=status))
+    found = [verdict for verdict, codes in NUMBERS.items() if set(numbers) & {*codes}]
+    if word != "gremlins":
+        found.append(DEAD)
+    assert reading.verdict is (found[0] if found else TRANSIENT)
+    assert reading.heals == (reading.verdict is DEAD and bool(set(numbers) & {*MICROSOFT.heals}))
+
+
 def test_an_admins_policy_heals_with_the_same_refresh_token():
     content = {"error": "interaction_required", "error_codes": [53003]}
     reading = read("waad", an_answer(content, status=400))

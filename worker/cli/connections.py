@@ -158,6 +158,8 @@ def _advice(base: Base, line: ConnectionLine, config: ConnectionConfig) -> Itera
             f"evergrant connections approve-host {line.name} {today}"
         )
     elif line.stopped:
+        if meant := base.catalogue.resolve(config, has_refresh_token=True).means(line.stopped):
+            yield meant
         yield f"mend what stopped it, then: evergrant connections reopen {line.name}"
     elif line.verdicts_held:
         yield (

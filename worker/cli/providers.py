@@ -146,7 +146,9 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
                 "provider": provider.name,
                 "grants": counts.get(config.name, 0),
                 "problem": problem,
-                "advice": _advice(base, provider.name) if problem else "",
+                "advice": provider.means(problem) or _advice(base, provider.name)
+                if problem
+                else "",
                 "concerns": [
                     one.sentence for one in found.get(config.name, []) if one.told != problem
                 ],

@@ -231,11 +231,14 @@ def _answers(entry: Entry) -> str:
         "Dead until an admin acts": entry.errors.heals,
         "The client or connection is wrong": entry.errors.config,
         "Tried again later": entry.errors.transient,
+        "Asked too often": entry.errors.too_often,
     }
     rows = {title: ", ".join(f"`{code}`" for code in codes) for title, codes in own.items()}
     if not any(rows.values()):
         return ""
-    return "## Refusals\n\nBesides the codes of RFC 6749 §5.2:\n\n" + _table(rows)
+    meant = [f"`{code}`: {what}" for code, what in entry.errors.told.items()]
+    listed = "\n\n" + "\n".join(f"- {line}" for line in meant) if meant else ""
+    return "## Refusals\n\nBesides the codes of RFC 6749 §5.2:\n\n" + _table(rows) + listed
 
 
 def _revocation(entry: Entry) -> str:
