@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from uuid import UUID
 
 import msgspec
@@ -75,8 +76,7 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 def entry_of(brought: Brought, number: int) -> Entry:
-    fields = {name: getattr(brought, name) for name in _FIELDS}
-    return Entry(number=number, **fields | {"expiry": brought.expiry.value})
+    return Entry(number, *_values(brought))
 
 
 def brought_of(entry: Entry) -> Brought:
@@ -94,7 +94,8 @@ def brought_of(entry: Entry) -> Brought:
     )
 
 
-_FIELDS = tuple(name for name in Entry.__struct_fields__ if name != "number")
+_FIELDS = Entry.__struct_fields__[1:]  # all but the number
+_values = attrgetter(*_FIELDS)
 
 
 def framed(record: Record) -> bytes:

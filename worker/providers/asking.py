@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
+from secrets import token_hex
+from urllib.parse import quote_from_bytes
 
 import msgspec
 
@@ -53,6 +57,44 @@ def refresh(
     )
     check_pinned(request, connection)
     return request
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A request that renews, ready but for the token it spends: all grants of a connection that
+    have the same scopes send the same."""
+
+    blank: WireRequest
+    before: bytes = field(repr=False)
+    after: bytes = field(repr=False)
+
+    def spending(self, subject: Secret) -> WireRequest:
+        token = quote_from_bytes(subject.reveal(), safe="").encode("ascii")
+        return WireRequest(
+            method=self.blank.method,
+            url=self.blank.url,
+            host=self.blank.host,
+            headers=self.blank.headers,
+            body=self.before + token + self.after,
+        )
+
+
+def form(
+    entry: Entry, connection: ConnectionConfig, ask: Callable[[Secret], WireRequest]
+) -> Form | None:
+    """None where the token does not stand in a form, or requests differ by more than the token.
+
+    Raises: ConfigurationError, as `ask` does.
+    """
+    in_form = entry.params_in != "query" and entry.body == "form"
+    if not in_form or client_auth.method_for(entry, connection) in client_auth.SIGNED:
+        return None
+    blank = ask(_BLANK)
+    before, found, after = blank.body.partition(_BLANK.reveal())
+    return Form(blank, before, after) if found and _BLANK.reveal() not in after else None
+
+
+_BLANK = Secret(token_hex(16))  # stands where the token will; no escape of a form changes it
 
 
 def _of_first(entry: Entry, first: First) -> Entry:

@@ -28,6 +28,7 @@ _SHARED = 1800  # seconds that requests share one client secret
 NEEDS_SECRET = frozenset(
     {"post", "basic", "basic_or_post", "basic_secret_as_user", "apple_jwt", "secret_only"}
 )
+SIGNED = frozenset({"private_key_jwt", "apple_jwt", "oauth1"})  # so they depend on the time
 _FROM_METADATA = {
     "client_secret_post": "post",
     "client_secret_basic": "basic",

@@ -33,6 +33,7 @@ _CLASSES = {
     "single_use": Rotation.S,
     "unknown": Rotation.F,
 }
+_FORMS_KEPT = 64  # scopes of one connection are few
 
 
 class Kind:
@@ -95,6 +96,7 @@ class CatalogueProvider:
         self.kind = kind
         self.connection = connection
         self.around = around
+        self._forms: dict[str | None, asking.Form | None] = {}  # by scope
 
     @property
     def name(self) -> str:
@@ -158,16 +160,27 @@ class CatalogueProvider:
         now: datetime,
         first: bool = False,
     ) -> WireRequest:
-        return asking.refresh(
-            self.kind.entry,
-            connection,
-            self.around,
-            subject=subject,
-            scope=scope,
-            now=now,
-            first=first,
-            url=self._endpoint if connection is self.connection else None,
-        )
+        def ask(token: Secret) -> WireRequest:
+            return asking.refresh(
+                self.kind.entry,
+                connection,
+                self.around,
+                subject=token,
+                scope=scope,
+                now=now,
+                first=first,
+                url=self._endpoint if connection is self.connection else None,
+            )
+
+        special = first and self.kind.entry.first is not None
+        if special or connection is not self.connection:
+            return ask(subject)
+        if scope not in self._forms:
+            if len(self._forms) >= _FORMS_KEPT:
+                self._forms.clear()
+            self._forms[scope] = asking.form(self.kind.entry, connection, ask)
+        form = self._forms[scope]
+        return ask(subject) if form is None else form.spending(subject)
 
     @cached_property
     def _endpoint(self) -> str:

@@ -196,9 +196,8 @@ class Exchanger:
         self, prepared: Prepared, answer: Answered, lane: Lane, asked_at: datetime
     ) -> list[Ending]:
         """The endings of an answer; none where it is as good as no answer at all (C7)."""
-        salvaged = prepared.provider.salvage(answer)
         reading = self._read(prepared, answer, asked_at)
-        brought = self._salvager.brought(prepared, salvaged, reading, asked_at=asked_at)
+        brought = self._salvager.brought(prepared, answer, reading, asked_at=asked_at)
         if brought is not None and brought.rotated:
             await self._keep(brought)  # before anything is judged (I3)
         if brought is not None and brought.read:

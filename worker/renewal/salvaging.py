@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from worker.domain.attempt import OTHER_ACCOUNT, Brought
-from worker.domain.exchange import Reading, Rotation, Salvaged
+from worker.domain.exchange import Answered, Reading, Rotation
 from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet, is_account_of
 from worker.domain.ports import Notice, Vault
 from worker.domain.schedule import earliest, renewal_time, spread_of
@@ -36,13 +36,14 @@ class Salvager:
         )
 
     def brought(
-        self, prepared: Prepared, salvaged: Salvaged, reading: Reading, *, asked_at: datetime
+        self, prepared: Prepared, answer: Answered, reading: Reading, *, asked_at: datetime
     ) -> Brought | None:
         """Whatever tokens there are; None where there is nothing that could be lost."""
         if reading.tokens is not None:
             if not is_account_of(prepared.claim.key, reading.account):
                 return self._others(prepared.claim, reading.tokens)
             return self._renewed(prepared, reading.tokens)
+        salvaged = prepared.provider.salvage(answer)
         if salvaged.refresh_token is None:
             return None
         found = self._sealed(

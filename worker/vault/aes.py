@@ -50,6 +50,7 @@ class AesVault:
         self._lock = Lock()
         self._looked_at = time.monotonic()
         self._unwrapped = lru_cache(_CACHED_KEYS)(self._unwrap)
+        self._fingerprint_key = b""
         self._take(keyring)
 
     @classmethod
@@ -114,8 +115,9 @@ class AesVault:
             raise TamperError(f"{scope}: does not open", code="does_not_open") from None
 
     def fingerprint(self, token: Secret) -> Fingerprint:
-        key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
-        return Fingerprint(hmac.digest(key, token.reveal(), "sha256")[:16])
+        if not self._fingerprint_key:
+            self._fingerprint_key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
+        return Fingerprint(hmac.digest(self._fingerprint_key, token.reveal(), "sha256")[:16])
 
     def authenticate(self, message: bytes) -> bytes:
         """A tag for what lies outside the database (the audit's anchors): key id and HMAC."""
@@ -159,12 +161,12 @@ class AesVault:
     def _data_key(
         self, wrapped: bytes, tenant: str, grant: GrantId, kind: str
     ) -> tuple[bytes, AESGCM]:
-        purpose = Purpose.REFRESH if kind == "rt" else Purpose.ACCESS
-        return self._unwrapped(wrapped, tenant, grant, purpose)
+        return self._unwrapped(wrapped, tenant, grant, kind)
 
     def _unwrap(
-        self, wrapped: bytes, tenant: str, grant: GrantId, purpose: Purpose
+        self, wrapped: bytes, tenant: str, grant: GrantId, kind: str
     ) -> tuple[bytes, AESGCM]:
+        purpose = Purpose.REFRESH if kind == "rt" else Purpose.ACCESS
         data_id, material = self._unwrap_bytes(wrapped, tenant, grant, purpose)
         return data_id, AESGCM(material)
 
@@ -173,16 +175,24 @@ class AesVault:
     ) -> tuple[bytes, bytes]:
         if wrapped[:1] != _WRAPPED or len(wrapped) != _WRAPPED_BYTES:
             raise TamperError(f"grant {grant}: not a wrapped key of ours", code="not_ours")
-        key = self._key(wrapping_key(wrapped), purpose)
+        cipher = self._wrapping(wrapped, purpose)
         head, data_id = wrapped[: 1 + 2 * _ID], wrapped[1 + _ID : 1 + 2 * _ID]
         nonce, body = wrapped[1 + 2 * _ID :][:_NONCE], wrapped[1 + 2 * _ID + _NONCE :]
         try:
             bound = _bound(head, purpose.value, tenant) + grant.bytes
-            return data_id, AESGCM(key.material.reveal()).decrypt(nonce, body, bound)
+            return data_id, cipher.decrypt(nonce, body, bound)
         except InvalidTag:
             raise TamperError(
                 f"grant {grant}: its wrapped key does not open", code="does_not_open"
             ) from None
+
+    def _wrapping(self, wrapped: bytes, purpose: Purpose) -> AESGCM:
+        """Of the keyring's key that wraps; each renewal needs it twice, so it is made once."""
+        name = (wrapped[1 : 1 + _ID], purpose)
+        if name not in self._ciphers:
+            key = self._key(wrapping_key(wrapped), purpose)
+            self._ciphers[name] = AESGCM(key.material.reveal())
+        return self._ciphers[name]
 
     def _wrap(
         self, purpose: Purpose, data_id: bytes, material: bytes, tenant: str, grant: GrantId
@@ -225,6 +235,8 @@ class AesVault:
         for key in keyring.keys:
             _self_test(key)
         self._keyring = keyring
+        self._ciphers: dict[tuple[bytes, Purpose], AESGCM] = {}
+        self._fingerprint_key = b""
         self._unwrapped.cache_clear()
 
 
@@ -243,8 +255,10 @@ def _new_key() -> bytes:
 
 
 def _bound(head: bytes, *parts: str) -> bytes:
-    encoded = [part.encode() for part in parts]
-    return head + b"".join(len(part).to_bytes(2, "big") + part for part in encoded)
+    for part in parts:
+        encoded = part.encode()
+        head += len(encoded).to_bytes(2, "big") + encoded
+    return head
 
 
 def _bound_token(data_id: bytes, tenant: str, grant: GrantId, generation: int, kind: str) -> bytes:
