@@ -28,6 +28,7 @@ from worker.api.answers import (
     summary,
     token_answer,
 )
+from worker.api.direct import Direct
 from worker.api.guard import Guard
 from worker.api.keys import KeyBook
 from worker.api.openapi import with_other_doors
@@ -125,7 +126,12 @@ def build_app(
     app.include_router(_v1(handout, explain, requests, asker))
     app.router.routes.extend(routes)
     _answer_in_problems(app)
-    app.add_middleware(Guard)
+
+    async def answer(key: ApiKey, ask: Ask) -> dict[str, object]:
+        return token_answer(await handout.token(key, ask))
+
+    app.add_middleware(Direct, asker=asker, answer=answer)
+    app.add_middleware(Guard)  # the outermost
     with_other_doors(app, routes)
     return app
 
