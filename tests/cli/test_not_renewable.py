@@ -85,6 +85,11 @@ CASES = {
         says=("Connected Accounts (Token Vault)",),
         by_finding=True,
     ),
+    "apple-key": Case(
+        profile="apple",
+        options={"team_id": None, "kid": None},
+        says=("team_id and kid (key_id)", "evergrant.toml"),
+    ),
     "sharepoint-acs": Case(
         profile="sharepoint",
         says=("2026-04-02", "waad connection", "https://TENANT.sharepoint.com"),

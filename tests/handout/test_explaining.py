@@ -64,7 +64,7 @@ CASES = {
     "revoked": (
         {"state": "tombstoned"},
         None,
-        "revoked at the provider, then its keys are destroyed",
+        "the provider is asked to end it, if it can be, then the keys here are destroyed",
         None,
     ),
     "blocked at Auth0": (

@@ -24,10 +24,12 @@ class FakeProvider:
         self.revocation_effect = "grant"
         self.revocation_by_hand = "At https://provider.example/apps."
         self.offers = True
+        self.takes = "either"
+        self.dead = None  # the status that says "it was dead already"
         self.peers = []  # connections of the same client, where the whole consent ends
 
     def revocation(self, _connection, *, access_token, refresh_token, now):
-        token = refresh_token or access_token
+        token = access_token if self.takes == "access_token" else refresh_token or access_token
         if not self.offers or token is None:
             return None
         return WireRequest(
@@ -40,6 +42,7 @@ class FakeProvider:
 
     def read_revocation(self, answer):
         by_status = {200: RevocationVerdict.REVOKED, 400: RevocationVerdict.REFUSED}
+        by_status[self.dead] = RevocationVerdict.REVOKED
         return by_status.get(answer.status, RevocationVerdict.TRANSIENT)
 
 

@@ -224,3 +224,30 @@ async def test_a_client_secret_that_does_not_open_is_waited_for(
     await erasure.erase("acme", USER)
     assert await revoker.drain() == {"later": 1}
     assert grants.row(grant).refresh_key is not None
+
+
+async def test_an_access_token_that_ends_alone_is_not_called_the_whole(
+    grants, erasure, revoker, provider, endpoint, tombstones
+):
+    """The provider takes no refresh token: that it may live on is what the receipt says."""
+    provider.revocation_effect, provider.takes = "token", "access_token"
+    grant = grants.add()
+    await erasure.erase("acme", USER)
+    assert await revoker.drain() == {"partly": 1}
+    assert endpoint.revoked == ["at-0"]
+    assert tombstones.receipt(grant)[1].detail["by_hand"] == "At https://provider.example/apps."
+
+
+async def test_an_access_token_that_had_ended_proves_nothing_of_the_consent(
+    grants, erasure, revoker, provider, endpoint
+):
+    """An authorization is ended through a living access token; a dead one ends nothing."""
+    provider.revocation_effect, provider.takes = "grant", "access_token"
+    provider.dead = 401
+    grants.add()
+    endpoint.outcomes = [401]
+    await erasure.erase("acme", USER)
+    assert await revoker.drain() == {"partly": 1}
+    grants.add(identity_user_id="7", user_id="google-oauth2|7", refresh_token="rt-7")
+    await erasure.erase("acme", "google-oauth2|7")
+    assert await revoker.drain() == {"revoked": 1}

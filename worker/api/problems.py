@@ -109,8 +109,9 @@ def problem_of(error: WorkerError) -> ProblemError:  # noqa: PLR0911  # a table,
             return ProblemError(
                 410,
                 error.code,
-                "Revoked",
-                "The grant was revoked or its user deleted. Only a new login makes a new one.",
+                "Given up",
+                "The grant was given up or its user deleted: it has ended here. What came of it at "
+                "the provider is in its receipt. Only a new login makes a new one.",
                 grant=str(error.grant),
             )
         case AwayError():

@@ -119,7 +119,7 @@ def confirm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say that a user who waits was deleted: his grants are revoked and erased.
+    """Say that a user who waits was deleted: his grants are given up and erased.
 
     Auth0 is asked once more; a user whom it knows is not erased.
     """
@@ -140,12 +140,13 @@ def confirm(
         raise ConfigurationError(f"Auth0 knows {user_id}: nothing is erased", code="user_exists")
 
     if not (yes or as_json):
-        typer.confirm("His grants are revoked at the providers, for good. Erase?", abort=True)
+        told = "His grants end for good, at the providers too where they can be asked."
+        typer.confirm(f"{told} Erase?", abort=True)
     buried = context.run(bury)
     if as_json:
         print_json({"user": user_id, "grants": [str(grant) for grant in buried]})
         return
-    out.print(f"{len(buried)} grants are being revoked; the receipt: evergrant erasure show ID")
+    out.print(f"{len(buried)} grants are given up; the receipt: evergrant erasure show ID")
 
 
 def _grants_of(

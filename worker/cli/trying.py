@@ -17,6 +17,7 @@ from worker.domain.forward import Push
 from worker.domain.grant import GrantId, GrantState
 from worker.domain.held import HeldGrant
 from worker.domain.secret import Secret
+from worker.providers.complaints import suggestion
 from worker.store.engine import reading
 from worker.store.handout import HandoutRepository
 from worker.store.tables import GrantRow
@@ -118,6 +119,12 @@ def _provider(base: Base, config: ConnectionConfig, strategy: str) -> Any:
         return base.catalogue.entry(strategy, config)
     provider = base.catalogue.resolve(config, has_refresh_token=True)
     if strategy not in (config.strategy, provider.name):
+        strategies = {s for n in base.catalogue.names() for s in base.catalogue[n].strategies}
+        if strategy not in strategies:
+            hint = suggestion(strategy, {*strategies, *base.catalogue.names()})
+            raise ConfigurationError(
+                f"there is no entry or strategy '{strategy}'{hint}", code="unknown_provider"
+            )
         raise ConfigurationError(
             f"connection {config.name} is of strategy {config.strategy}, served by {provider.name}",
             code="other_strategy",

@@ -77,7 +77,7 @@ class Fate:
 
 # Of several outcomes of one grant the least good is the one to tell; "later" is no outcome yet.
 _FROM_WORST = (
-    ("gave_up", "refused", "unreadable", "not_offered", "spared", "shared", "revoked")
+    ("gave_up", "refused", "unreadable", "not_offered", "partly", "spared", "shared", "revoked")
 )  # fmt: skip
 
 
@@ -122,7 +122,9 @@ class Receipt:
     """What became of one pair upstream. Codes and sentences, never a token."""
 
     pair: SealedPair
-    outcome: str  # revoked, refused, not_offered, spared, shared, unreadable, gave_up, later
+    outcome: (
+        str  # revoked, partly, refused, not_offered, spared, shared, unreadable, gave_up, later
+    )
     detail: Mapping[str, object]
 
     @property

@@ -21,10 +21,10 @@ class NeedsLoginError(ReauthRequiredError):
 
 
 class GoneError(PermanentError):
-    """Revoked or deleted: it does not come back."""
+    """Given up or deleted: it does not come back. That says nothing of the provider."""
 
     def __init__(self, *, grant: GrantId, since: datetime | None = None) -> None:
-        super().__init__(f"grant {grant} was revoked", code="revoked")
+        super().__init__(f"grant {grant} was given up", code="revoked")
         self.grant = grant
         self.since = since
 

@@ -120,10 +120,13 @@ def _after(held: HeldGrant) -> tuple[str, Actor | None]:
         GrantState.SUSPECT: ("asked once more before the refusal is believed", None),
         GrantState.NEEDS_REAUTH: (f"waits for the user to log in again: {why}", Actor.USER),
         GrantState.QUARANTINED: (f"waits for an operator: {why}", who_must_act(held)),
-        GrantState.TOMBSTONED: ("revoked at the provider, then its keys are destroyed", None),
-        GrantState.REVOKING: ("revoked at the provider, then its keys are destroyed", None),
+        GrantState.TOMBSTONED: (_ENDING, None),
+        GrantState.REVOKING: (_ENDING, None),
     }
     return told.get(held.state, ("nothing: erased", None))
+
+
+_ENDING = "the provider is asked to end it, if it can be, then the keys here are destroyed"
 
 
 def _without_renewal(held: HeldGrant) -> tuple[str, Actor | None]:

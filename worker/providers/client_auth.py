@@ -106,6 +106,15 @@ def own_key(connection: ConnectionConfig) -> str | None:
     return _text(connection.overrides.get("private_key"))
 
 
+def apple_lacks(connection: ConnectionConfig) -> str:
+    """What is missing to sign Apple's client secret; "" for nothing."""
+    held = {
+        "team_id": _override(connection, "team_id") or _option(connection, "team_id"),
+        "kid (key_id)": _override(connection, "key_id") or _option(connection, "kid"),
+    }
+    return " and ".join(name for name, value in held.items() if not value)
+
+
 def apple_secret(connection: ConnectionConfig, now: datetime) -> str:
     """The client secret that Apple wants: a token signed with the .p8 key, here for an hour.
 

@@ -26,7 +26,7 @@ OWN = frozenset(
 # Keys of a connection in evergrant.toml that are not the catalogue's.
 CONNECTION_KEYS = frozenset(
     {"provider", "client_id", "client_secret", "required_scopes", "enabled"}
-    | {"private_key", "key_id", "signing_alg", "audience", "approved_host"}
+    | {"private_key", "key_id", "signing_alg", "audience", "approved_host", "team_id"}
 )
 Raw = Mapping[str, Any]
 

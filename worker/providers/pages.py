@@ -254,6 +254,9 @@ def _revocation(entry: Entry) -> str:
             "No request is known that ends a consent or a token here. A grant that is given up is "
             "deleted here and not revoked there: the receipt says `not_offered`."
         )
+    access_alone = revoke.effect == "token" and revoke.token == "access_token"
+    if revoke.endpoint and access_alone and entry.grant != "none":
+        said.append("Nothing says that the refresh token ends with it: receipts say `partly`.")
     if revoke.endpoint and revoke.effect == "app":
         said.append(
             "Other living grants of the same account and client are named first and end only "

@@ -66,6 +66,11 @@ def _client(entry: Entry, connection: ConnectionConfig) -> str | None:
             "belong to Auth0's own client, which nobody else can act as. Register a client at "
             f"{entry.display_name} and enter its id and secret in the connection."
         )
+    if method == "apple_jwt" and (lacking := client_auth.apple_lacks(connection)):
+        return (
+            f"The client secret that Apple wants cannot be signed: {lacking} is not known. Enter "
+            "it in the connection, or set it for this connection in evergrant.toml."
+        )
     if method == "private_key_jwt" and client_auth.own_key(connection) is None:
         return (
             "The connection signs in with private_key_jwt and a key that only Auth0 holds. "

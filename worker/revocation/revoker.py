@@ -103,11 +103,21 @@ class Revoker:
         refresh = await self._offload(self._opened, buried, pair, "rt")
         ask = partial(self._ask, buried, pair, provider=provider, connection=connection)
         receipt = await ask(access=access, refresh=refresh)
-        both = access is not None and refresh is not None
-        if receipt.outcome == "revoked" and both and provider.revocation_effect in _ONE_TOKEN:
+        if receipt.outcome != "revoked" or refresh is None:
+            return receipt
+        if not self._takes(provider, connection, refresh):
+            return _access_only(receipt, provider)
+        if access is not None and provider.revocation_effect in _ONE_TOKEN:
             second = await ask(access=access, refresh=None)
             return second if second.outcome != "not_offered" else receipt
         return receipt
+
+    def _takes(self, provider: Provider, connection: ConnectionConfig, refresh: Secret) -> bool:
+        """Whether the provider can be asked about a refresh token."""
+        asked = provider.revocation(
+            connection, access_token=None, refresh_token=refresh, now=self._clock.now()
+        )
+        return asked is not None
 
     async def _ask(
         self,
@@ -135,8 +145,9 @@ class Revoker:
             return _later(buried, pair, f"{sent}:{outcome.reason}", by_hand, now)
         match provider.read_revocation(outcome):
             case RevocationVerdict.REVOKED:
-                effect = provider.revocation_effect
-                return Receipt(pair=pair, outcome="revoked", detail=_told(effect=effect))
+                dead = f"http_{outcome.status}" if outcome.status >= 400 else ""
+                told = _told(effect=provider.revocation_effect, code=dead)
+                return Receipt(pair=pair, outcome="revoked", detail=told)
             case RevocationVerdict.REFUSED:
                 detail = _told(by_hand=by_hand, code=f"http_{outcome.status}")
                 return Receipt(pair=pair, outcome="refused", detail=detail)
@@ -162,6 +173,17 @@ class Revoker:
             kind=kind,
             key=key,
         )
+
+
+def _access_only(receipt: Receipt, provider: Provider) -> Receipt:
+    """Of a provider that takes access tokens alone: the refresh token may have outlived it.
+
+    So where an access token ends by itself alone, and where it had ended before it was asked about.
+    """
+    if provider.revocation_effect != "token" and "code" not in receipt.detail:
+        return receipt
+    detail = {**receipt.detail, **_told(by_hand=provider.revocation_by_hand)}
+    return Receipt(pair=receipt.pair, outcome="partly", detail=detail)
 
 
 def _later(buried: Buried, pair: SealedPair, code: str, by_hand: str, now: datetime) -> Receipt:
