@@ -125,3 +125,29 @@ def test_a_hint_never_raises(clock, broken):
     sender.renew("github")
     sender.begun("renew.github")
     sender.close()
+
+
+def test_closing_while_the_first_hint_begins_waits_for_it(clock, monkeypatch):
+    """Two threads: one starts the sender, the other ends the process."""
+    begins, goes = threading.Event(), threading.Event()
+
+    class Slow(threading.Thread):
+        def start(self):
+            begins.set()
+            goes.wait(10)
+            super().start()
+
+    sender = hints(Broker(), clock)
+    asks = threading.Thread(target=sender.events)
+    ends = threading.Thread(target=sender.close)
+    monkeypatch.setattr(threading, "Thread", Slow)
+    asks.start()
+    begins.wait(10)
+    failed = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    ends.start()
+    ends.join(0.2)
+    goes.set()
+    for thread in (asks, ends):
+        thread.join(10)
+    assert failed == []

@@ -79,10 +79,11 @@ class CeleryHints:
 
     def close(self) -> None:
         """Send what waits, for two seconds at most."""
-        if self._thread is not None:
+        with self._lock:  # somebody may be starting it at this very moment
+            thread, self._thread = self._thread, None
+        if thread is not None:
             self._waiting.put(None)
-            self._thread.join(DEADLINE)
-            self._thread = None
+            thread.join(DEADLINE)
 
     def _work(self) -> None:
         while (name := self._waiting.get()) is not None:
