@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from worker.bootstrap.first_start import first_start
 from worker.bootstrap.following import Following
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.rounds import TenantRounds
+from worker.domain.errors import NotFoundError
+from worker.domain.event import Trigger
 from worker.rehearsal import RunningStage, StageSettings, rehearsal, write_configs
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
@@ -69,3 +72,20 @@ async def test_a_tenant_that_never_answers_keeps_no_other_from_being_polled(two:
         assert not following._running["poll_logs.busy"].done()
         following.stop()
         await asyncio.gather(*following._running.values(), return_exceptions=True)
+
+
+async def test_with_a_connection_its_users_are_gone_and_no_event_need_name_them(two: Two) -> None:
+    base, _, quiet = two
+    async with open_client() as http:
+        reading = Reading(base, http, vault=base.vault(), connections=base.connections())
+        rounds = TenantRounds(base, reading, intake_of(base), tell=lambda _: None)
+        user_id = quiet.login("google-oauth2", "rosa")
+        await reading.puller.user("quiet", user_id)
+        quiet.do("delete_connection", name="google-oauth2")
+        with pytest.raises(NotFoundError):
+            await reading.puller.connection("quiet", "google-oauth2")
+        assert (await rounds.reconcile("quiet"))["orphaned_here"] == 1
+    [row] = InboxRepository(base.engine).claim(
+        now=base.clock.now(), lease_for=timedelta(seconds=9), limit=9
+    )
+    assert (row.event.trigger, row.event.user_id) == (Trigger.USER_DELETED, user_id)

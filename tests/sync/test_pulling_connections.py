@@ -125,6 +125,24 @@ async def test_a_deleted_connection_is_noted(world):
     assert world.connections.get("acme", "google-oauth2") is None
 
 
+async def test_that_a_connection_is_gone_is_told_once_for_its_users_are_gone_with_it(
+    sqlite_engine, vault
+):
+    told: list[str] = []
+
+    async def gone(tenant: str) -> None:
+        told.append(tenant)
+
+    world = World(sqlite_engine, vault, on_connection_gone=gone)
+    await read(world, GOOGLE)
+    world.auth0.on("/connections/con_google", (404, {}))
+    world.auth0.on("/connections", (200, []))
+    for _ in range(3):
+        with pytest.raises(NotFoundError):
+            await world.puller.connection("acme", "google-oauth2")
+    assert told == ["acme"]
+
+
 async def test_an_edit_is_seen_by_the_next_user_pull(world):
     world.user(identity())
     await world.pull()

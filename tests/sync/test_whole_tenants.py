@@ -31,8 +31,10 @@ async def test_a_reconcile_finds_what_no_event_told(world):
     world.user(identity("rt-1", "at-1"), logins=2)
     world.no_user("google-oauth2|2")
     Search(world, [])
-    found = await reconcile(world).run()
+    missing: list[str] = []
+    found = await reconcile(world, missing).run()
     assert (found.read, found.newer_upstream, found.orphaned_here) == (2, 1, 1)
+    assert missing == ["google-oauth2|2"]  # whose deletion is looked into as if it had been told
     assert found.next_place is None
     assert world.tokens() == ("rt-1", "at-1")
 
@@ -51,8 +53,15 @@ async def test_a_reconcile_keeps_to_its_share_and_goes_on_later(world):
     assert first.read + second.read == 5
 
 
-def reconcile(world: World) -> Reconcile:
-    return Reconcile(world.api, world.puller, world.findings, clock=world.clock, offload=in_place)
+def reconcile(world: World, missing: list[str] | None = None) -> Reconcile:
+    async def note(user_id: str) -> None:
+        if missing is not None:
+            missing.append(user_id)
+
+    return Reconcile(
+        world.api, world.puller, world.findings, on_missing=note, clock=world.clock,
+        offload=in_place,
+    )  # fmt: skip
 
 
 async def test_who_logged_in_and_is_a_stranger_here_is_read(world):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
 
 import httpx
 
@@ -16,6 +18,7 @@ from worker.store.connections import ConnectionRepository
 from worker.store.findings import FindingRepository
 from worker.store.merging import MergeRepository
 from worker.store.pulls import PullRepository
+from worker.store.rounds import RoundRepository
 from worker.store.tenants import TenantRepository
 from worker.sync import Diff, Puller
 from worker.sync.puller import CONFIRM_GONE
@@ -50,6 +53,7 @@ class Reading:
             clock=base.clock,
             offload=base.offload,
             on_gone=self.forget,
+            on_connection_gone=self.look_at_everybody,
             confirm_gone=min(CONFIRM_GONE, base.settings.deletion_confirm),
             serves_blocked={
                 name for name, told in base.settings.tenants.items() if told.blocked_users == "keep"
@@ -60,6 +64,11 @@ class Reading:
     async def forget(self, tenant: str, user_id: str) -> None:
         """Hand out nothing of a user whom Auth0 does not know, and end it after a quiet time."""
         await self.departing.departed(tenant, user_id)
+
+    async def look_at_everybody(self, tenant: str) -> None:
+        """Begin a reconcile now and not at night: no event tells whom it concerns."""
+        begin = partial(RoundRepository(self._base.engine).begin, tenant, anew=True)
+        await self._base.offload(begin, now=self._base.clock.now(), every=timedelta(0))
 
     def diff(self, tenant: str) -> Diff:
         """Compares the tenant with what we hold, and changes nothing."""

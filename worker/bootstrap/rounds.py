@@ -25,7 +25,7 @@ from worker.bootstrap.following import (
 )
 from worker.bootstrap.pulling import Reading
 from worker.domain.errors import WorkerError
-from worker.domain.event import Source
+from worker.domain.event import Event, Source, Trigger
 from worker.domain.ports import Notice
 from worker.events import Intake, joined
 from worker.monitoring.logs import logger
@@ -58,7 +58,7 @@ class TenantRounds:
             self._apis,
             reading.tenants,
             feed=self._into(Source.LOGS),
-            on_gap=self._events_lost,
+            on_gap=reading.look_at_everybody,
             offload=base.offload,
         )
         self._watch = StreamWatch(
@@ -73,7 +73,7 @@ class TenantRounds:
             self._apis,
             following,
             feed=self._into(Source.EVENTS),
-            on_gap=self._events_lost,
+            on_gap=reading.look_at_everybody,
             holder=f"{base.node}:{os.getpid()}:{id(self)}",
             clock=base.clock,
             offload=base.offload,
@@ -105,6 +105,7 @@ class TenantRounds:
             self._apis[tenant],
             self._reading.puller,
             self._findings,
+            on_missing=partial(self._missing, tenant),
             clock=base.clock,
             offload=base.offload,
             share=base.settings.reconcile_share,
@@ -128,13 +129,22 @@ class TenantRounds:
             _log.warning("reconcile interrupted", tenant=tenant, code=error.code)
         return counts
 
-    async def _begin(self, tenant: str, *, anew: bool = False) -> bool:
-        begin = partial(self._nights.begin, tenant, every=_NIGHT, anew=anew)
+    async def _begin(self, tenant: str) -> bool:
+        begin = partial(self._nights.begin, tenant, every=_NIGHT)
         return await self._base.offload(begin, now=self._base.clock.now())
 
-    async def _events_lost(self, tenant: str) -> None:
-        """Only reading every user finds what they told of; now, and not at night."""
-        await self._begin(tenant, anew=True)
+    async def _missing(self, tenant: str, user_id: str) -> None:
+        """As if his deletion had been told: it is looked at twice, and soon."""
+        now = self._base.clock.now()
+        event = Event(
+            tenant=tenant,
+            trigger=Trigger.USER_DELETED,
+            source=Source.OURSELVES,
+            delivery_id=f"missing:{user_id}:{now.isoformat()}",
+            occurred_at=now,
+            user_id=user_id,
+        )
+        await self._base.offload(self._intake.accept, [event])
 
     async def _polled(self, tenant: str) -> Mapping[str, int]:
         """Events whose webhooks were lost (I25), where the tenant lets us read its log."""

@@ -55,6 +55,7 @@ class Puller:
         connection_age: how old a remembered connection may be; a connection is never fetched per
             user, because plans allow as few as fifty such reads a minute.
         on_gone: (tenant, user id), told when Auth0 has twice not known the user; see `Departures`.
+        on_connection_gone: (tenant), told once of each; its users are gone with it.
         serves_blocked: tenants whose blocked users' tokens are handed out all the same.
     """
 
@@ -71,6 +72,7 @@ class Puller:
         offload: Offload,
         connection_age: timedelta = timedelta(hours=1),
         on_gone: Gone | None = None,
+        on_connection_gone: Callable[[str], Awaitable[None]] | None = None,
         confirm_gone: timedelta = CONFIRM_GONE,
         serves_blocked: Collection[str] = (),
     ) -> None:
@@ -84,6 +86,7 @@ class Puller:
         self._offload = offload
         self._connection_age = connection_age
         self._on_gone = on_gone
+        self._on_connection_gone = on_connection_gone
         self._confirm_gone = confirm_gone
         self._serves_blocked = frozenset(serves_blocked)
         self._one_pull: Coalesced[Merged] = Coalesced()
@@ -215,6 +218,8 @@ class Puller:
                 found = await self._fetched(tenant, name, before, priority)
             except NotFoundError:
                 await self._offload(self._connections.mark_deleted, tenant, name, self._clock.now())
+                if before is not None and self._on_connection_gone is not None:
+                    await self._on_connection_gone(tenant)
                 raise
             merged = await self._merged_connection(tenant, begun, found, before)
             if not _overtaken(merged):

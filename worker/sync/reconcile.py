@@ -4,7 +4,7 @@ since the night before and is a stranger here, then every user with a grant.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -64,14 +64,18 @@ class Reconcile:
         puller: Puller,
         findings: FindingRepository,
         *,
+        on_missing: Callable[[str], Awaitable[None]],
         clock: Clock,
         offload: Offload,
         share: float = 0.2,
     ) -> None:
+        """`on_missing(user id)`: Auth0 does not know him; one look of this round does not prove
+        it."""
         _, bucket = api.budget.plan.bucket("users")
         self._api = api
         self._puller = puller
         self._findings = findings
+        self._on_missing = on_missing
         self._clock = clock
         self._offload = offload
         self._pause = 1 / (bucket.rate * SHARE * share)  # seconds between two requests
@@ -156,6 +160,7 @@ class Reconcile:
             merged = await self._puller.read(tenant, user_id, priority=Priority.BACKFILL)
         except NotFoundError:
             DIVERGENCE.labels(tenant, ORPHANED_HERE).inc()
+            await self._on_missing(user_id)
             return replace(found, orphaned_here=found.orphaned_here + 1)
         kinds = [difference_of(grant.decision) for grant in merged.grants]
         missing, newer = kinds.count(MISSING_HERE), kinds.count(NEWER_UPSTREAM)
