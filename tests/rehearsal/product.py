@@ -72,9 +72,10 @@ class Product:
 
 
 @asynccontextmanager
-async def product(hall: RunningStage, place: Path) -> AsyncIterator[Product]:
-    """On an embedded store of its own, configured as the stage writes it."""
-    write_config(place / "evergrant.toml", hall.stage)
+async def product(hall: RunningStage, place: Path, *, more: str = "") -> AsyncIterator[Product]:
+    """On an embedded store of its own, configured as the stage writes it, and `more`."""
+    written = write_config(place / "evergrant.toml", hall.stage)
+    written.write_text(written.read_text("utf-8") + more, "utf-8")
     Keyring.create(place / "keyring.json")
     (place / "data").mkdir(mode=0o700)
     environment = {
