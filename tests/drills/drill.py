@@ -140,16 +140,19 @@ class Drill:
         return self.wait_for("all that can be kept renews", renewed)
 
     def all_told(self) -> float:
-        """Seconds until every strict grant has renewed once more, or is called dead."""
+        """Seconds until every strict grant has renewed once more, or is called dead. It may wait
+        out a read timeout, the quiet time, a circuit breaker and its own backing off."""
         before = {row.id: row.renewed_at for row in self.rows() if row.connection in STRICT}
 
-        def told() -> bool:
+        def open_ones() -> list[Any]:
             rows = [row for row in self.rows() if row.id in before]
-            return bool(rows) and all(
-                row.state == "needs_reauth" or row.renewed_at != before[row.id] for row in rows
-            )
+            return [
+                row
+                for row in rows
+                if row.state != "needs_reauth" and row.renewed_at == before[row.id]
+            ] or ([] if rows else ["the store is away"])
 
-        return self.wait_for("every verdict is spoken", told, patience=240)
+        return self.wait_for("every verdict is spoken", lambda: not open_ones(), patience=700)
 
     def held(self) -> set[bytes]:
         """Fingerprints of every refresh token that was ever durable with us."""

@@ -51,6 +51,26 @@ def test_a_dead_grant_is_asked_about_twice_and_told_once(world):
     run(story())
 
 
+def test_a_second_refusal_within_the_minute_is_not_the_last_word(world):
+    """I8: whatever brings the next attempt forward, an app's wish for instance."""
+
+    async def story():
+        w = world()
+        grant = w.plant()
+        w.ledger.revoke("r0")
+        process = w.start()
+        await process.drain()
+        for _ in range(3):
+            await asyncio.sleep(10)
+            with writing(w.store) as db:
+                db.execute(update(GrantRow).values(due_at=w.now()))
+            await process.drain()
+        assert len(w.network.sent) > 1
+        assert row_of(w.store, grant).state == GrantState.SUSPECT
+
+    run(story())
+
+
 def test_auth0s_copy_is_read_before_the_last_word(world):
     """The user has logged in meanwhile: the pull brings what that login brought."""
 
