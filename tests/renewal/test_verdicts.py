@@ -19,7 +19,7 @@ from worker.domain.grant import GrantState
 from worker.domain.secret import Secret
 from worker.store.engine import reading, writing
 from worker.store.reopening import bring_forward
-from worker.store.tables import GrantRow, OutboxRow
+from worker.store.tables import CandidateRow, GrantRow, OutboxRow
 
 
 def notices(w):
@@ -67,6 +67,48 @@ def test_a_second_refusal_within_the_minute_is_not_the_last_word(world):
             await process.drain()
         assert len(w.network.sent) > 1
         assert row_of(w.store, grant).state == GrantState.SUSPECT
+
+    run(story())
+
+
+def test_one_false_refusal_does_not_end_a_login_whose_forerunner_is_dead(world):
+    """I8: the latest token is refused by mistake, the family before it truly; the last word is
+    about the latest, and that is alive."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant("new")
+        w.ledger.login("old")
+        w.ledger.revoke("old")
+        with writing(w.store) as db:
+            db.execute(update(GrantRow).values(family=1))
+        row = row_of(w.store, grant)
+        keep_candidate(w.store, w.vault, grant, rt="old", why="superseded_family", now=w.now())
+        with writing(w.store) as db:
+            db.execute(update(CandidateRow).values(family=0))
+        refused = iter([Fault(answer=answer(400, {"error": "invalid_grant"}))])
+        w.network.faults = lambda _: next(refused, Fault())
+        await live(w.start(), 150)
+        assert row.rt_fp != row_of(w.store, grant).rt_fp
+        assert opened(w.store, w.vault, grant) == w.ledger.families["new"].newest
+        assert [token for _, token in w.network.sent] == ["new", "old", "new"]
+        assert notices(w) == []
+
+    run(story())
+
+
+def test_three_calls_are_the_most_for_a_dead_grant_with_a_dead_forerunner(world):
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant("new")
+        w.ledger.login("old")
+        keep_candidate(w.store, w.vault, grant, rt="old", why="login", now=w.now())
+        for token in ("new", "old"):
+            w.ledger.revoke(token)
+        await live(w.start(), 300)
+        assert row_of(w.store, grant).state == GrantState.NEEDS_REAUTH
+        assert len(w.network.sent) == 3
+        assert notices(w) == ["grant_needs_login"]
 
     run(story())
 

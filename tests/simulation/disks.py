@@ -73,5 +73,8 @@ class MemoryJournals:
     def replayed_names(self) -> frozenset[str]:
         return frozenset(self._disk.done)
 
+    def living(self) -> frozenset[str]:
+        return frozenset(self._disk.alive - {self._own})
+
     def is_alive(self, process: str) -> bool:
         return process in self._disk.alive

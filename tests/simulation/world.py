@@ -240,10 +240,10 @@ class Process:
         await self._standing()
 
     async def _standing(self) -> None:
-        if self.dead:
-            await _never()
-        while self._resume is not None:
+        while self._resume is not None and not self.dead:
             await asyncio.shield(self._resume)
+        if self.dead:  # killed while it stood still, too
+            await _never()
 
     @property
     def dead(self) -> bool:

@@ -71,6 +71,11 @@ class NodeJournals:
     def replayed_names(self) -> frozenset[str]:
         return frozenset(path.name.removesuffix(".done") for path in self._directory.glob("*.done"))
 
+    def living(self) -> frozenset[str]:
+        """The other processes of this node that hold their locks."""
+        names = {path.name.removesuffix(".lock") for path in self._directory.glob("*.lock")}
+        return frozenset(name for name in names - {self._own} if self.is_alive(name))
+
     def is_alive(self, process: str) -> bool:
         """Whether that process of this node still holds its lock."""
         lock = _try_lock(self._directory / f"{process}.lock")

@@ -81,8 +81,9 @@ class Settling(Protocol):
     def silent(self, lineage: int) -> Sequence[str]:
         """Who vouched for another history, and not for this one: "node:process"."""
 
-    def vouch(self, lineage: int) -> Sequence[str]:
-        """This process holds nothing that the store lacks; who is silent still."""
+    def vouch(self, lineage: int, beside: Iterable[str]) -> Sequence[str]:
+        """This process holds nothing that the store lacks; who is silent still, of those who knew
+        another history and of the processes `beside` this one."""
 
     def unvouch(self, *processes: str) -> None:
         """These processes of this node are gone, and left nothing that the store lacks."""
@@ -141,6 +142,9 @@ class NodeJournals(Protocol):
 
     def replayed_names(self) -> frozenset[str]:
         """Dead processes whose journals hold nothing that the store lacks."""
+
+    def living(self) -> frozenset[str]:
+        """The other processes of this node."""
 
     def is_alive(self, process: str) -> bool: ...
 

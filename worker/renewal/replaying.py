@@ -50,6 +50,7 @@ class Replayer:
         self._clock = clock
         self._offload = offload
         self._counter = counter
+        self._known: int | None = None  # the history last compared; None: none yet
         self._waiting: tuple[int, float] | None = None  # for others, of that history, since then
         self.doubtful = True  # of the store's memory, until it has been compared with ours
 
@@ -100,7 +101,9 @@ class Replayer:
         if behind or any(f"{self._node}:{one.name}" in silent for one in ours):
             self._bring_everything()
         self._settling.unvouch(*(one.name for one in ours[1:]))
-        self._wait_for(self._settling.vouch(lineage), lineage)
+        living = self._journals.living() if self._known not in (None, lineage) else ()
+        self._wait_for(self._settling.vouch(lineage, living), lineage)
+        self._known = lineage
         self._claims.lineage = lineage
 
     def _own(self) -> _Known:

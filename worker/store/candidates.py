@@ -70,6 +70,33 @@ def newest(db: Connection, grant: GrantId, *, parents: bool) -> Any:
     return db.execute(asked).one_or_none()
 
 
+def refused_before(db: Connection, row: Any) -> Any:
+    """A newer one than the current, refused once in this episode; None: there is none."""
+    newer = or_(
+        CandidateRow.family > row.family,
+        and_(CandidateRow.family == row.family, CandidateRow.generation > row.generation),
+    )
+    asked = (
+        select(CandidateRow.__table__)
+        .where(CandidateRow.grant_id == row.id, CandidateRow.why == "refused", newer)
+        .order_by(CandidateRow.family.desc(), CandidateRow.generation.desc())
+        .limit(1)
+    )
+    return db.execute(asked).one_or_none()
+
+
+def return_to(db: Connection, row: Any, refused: Any, due_at: datetime, now: datetime) -> None:
+    """The others were refused as well: the last word is about the latest (I8)."""
+    _swap(db, row, refused, "refused", now, spent_at=now)
+    suspect = {
+        GrantRow.state: GrantState.SUSPECT.value,
+        GrantRow.reason: row.last_error or "invalid_grant",
+        GrantRow.suspect_since: refused.spent_at,
+        GrantRow.due_at: due_at,
+    }
+    db.execute(update(GrantRow).where(GrantRow.id == row.id).values(suspect))
+
+
 def replace_refused(db: Connection, row: Any, waiting: Any, now: datetime) -> None:
     """`waiting` becomes current; the refused one is kept as tried, never to be sent again."""
     _swap(db, row, waiting, "refused", now, spent_at=now)

@@ -67,6 +67,14 @@ def unvouch(connection: Connection, *who: str) -> None:
     connection.execute(delete(CounterRow).where(CounterRow.name.in_(names)))
 
 
+def vouching(connection: Connection, lineage: int) -> set[str]:
+    """Who has vouched for this one."""
+    asked = select(CounterRow.name).where(
+        CounterRow.name.startswith(_VOUCHED, autoescape=True), CounterRow.value == lineage
+    )
+    return {name.removeprefix(_VOUCHED) for name in connection.execute(asked).scalars()}
+
+
 def silent(connection: Connection, lineage: int) -> list[str]:
     """Who vouched for another history, and not yet for this one."""
     asked = select(CounterRow.name).where(

@@ -32,7 +32,7 @@ from worker.domain.verdict import after_refusal
 from worker.store import candidates, verdict_brake
 from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
-from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch
+from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch, vouching
 from worker.store.moving import move_group, move_one
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
 
@@ -154,13 +154,15 @@ class SettlingRepository:
         with reading(self._engine) as connection:
             return silent(connection, lineage)
 
-    def vouch(self, lineage: int) -> list[str]:
-        """This process lacks nothing here; who has not said so yet. Raises: TransientError."""
+    def vouch(self, lineage: int, beside: Iterable[str] = ()) -> list[str]:
+        """This process lacks nothing here; who has not said so yet: of those who knew another
+        history, and of the processes of this node `beside` it. Raises: TransientError."""
         with writing(self._engine) as connection:
             if self._lineage(connection) != lineage:
                 raise TransientError("store: another history", code="another_history")
             vouch(connection, f"{self._node}:{self._process}", lineage)
-            return silent(connection, lineage)
+            living = {f"{self._node}:{process}" for process in beside}
+            return sorted({*silent(connection, lineage), *(living - vouching(connection, lineage))})
 
     def unvouch(self, *processes: str) -> None:
         """These processes of this node are gone, and have left nothing."""
@@ -269,6 +271,11 @@ class SettlingRepository:
             candidate_waits=waiting is not None,
             braked=refused.final and verdict_brake.is_on(group.db, refused, group.now),
         )
+        if waiting is None and (latest := candidates.refused_before(group.db, row)) is not None:
+            fate = Fate.SUSPECT
+            candidates.return_to(group.db, row, latest, refused.retry_at, group.now)
+            group.record("refused", refused, {"code": refused.code, "then": fate.value})
+            return fate
         group.record("refused", refused, {"code": refused.code, "then": fate.value})
         if fate is Fate.NEXT_CANDIDATE:
             candidates.replace_refused(group.db, row, waiting, group.now)
