@@ -14,8 +14,10 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import MutableMapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,23 @@ HUSH = "made-up"
 
 
 def body(batch: int) -> bytes:
-    """100 logins of 1.6 KB, ids of their own."""
+    """100 logins of 1.6 KB, ids and users of their own."""
+    return body_of_events((batch * BATCH + n, batch * BATCH + n) for n in range(BATCH))
+
+
+def body_of_events(events: Iterable[tuple[int, int]]) -> bytes:
+    """Logins by their number and the user's."""
     agent = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML)"
-    records = []
-    for number in range(BATCH):
-        key = f"9002026112014021150000000000000000000122337200{batch:06}{number:04}"
-        details = {"prompts": [prompt()], "session_id": "x" * 32, "padding": "y" * 500}
-        user = f"google-oauth2|1{batch:06}{number:04}"
-        records.append(login(key, user_id=user, details=details, user_agent=agent))
+    details = {"prompts": [prompt()], "session_id": "x" * 32, "padding": "y" * 500}
+    records = [
+        login(
+            f"9002026112014021150000000000000000000122337200{number:010}",
+            user_id=f"google-oauth2|1{user:010}",
+            details=details,
+            user_agent=agent,
+        )
+        for number, user in events
+    ]
     return json.dumps(records).encode()
 
 
@@ -87,25 +98,24 @@ def serve(url: str, port: int, directory: str) -> None:
 _LENGTH = (b"content-length", b"2")
 
 
-async def posted(port: int, path: str, bodies: list[bytes]) -> float:
-    """Seconds to post them all over a few connections."""
-    waiting = list(reversed(bodies))
+async def posted(port: int, path: str, bodies: Iterable[bytes]) -> tuple[float, Counter[str]]:
+    """Seconds to post them all over a few connections, and the answers, added up."""
+    waiting, told = iter(bodies), Counter[str]()
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while waiting:
-            sent = waiting.pop()
+        for sent in waiting:
             head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: {HUSH}\r\n"
             writer.write(f"{head}content-length: {len(sent)}\r\n\r\n".encode() + sent)
             answer = await reader.readuntil(b"\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 202"), answer
             length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
+            told.update(json.loads(await reader.readexactly(length)))
         writer.close()
 
     began = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
-    return time.perf_counter() - began
+    return time.perf_counter() - began, told
 
 
 def cpu_of(pid: int) -> float:
@@ -116,7 +126,7 @@ def cpu_of(pid: int) -> float:
 def measured(port: int, path: str, bodies: list[bytes], pid: int) -> tuple[float, float]:
     """Events per second by the wall, and CPU µs of the web process per event."""
     before = cpu_of(pid)
-    seconds = asyncio.run(posted(port, path, bodies))
+    seconds, _ = asyncio.run(posted(port, path, bodies))
     events = len(bodies) * BATCH
     return events / seconds, (cpu_of(pid) - before) / events * 1e6
 
@@ -135,21 +145,27 @@ def main() -> None:
 def run(url: str, directory: str) -> None:
     engine = open_engine(url)
     migrate.upgrade(engine)
+    with web_process(url, directory) as (port, pid):
+        report(engine, port, [body(number) for number in range(BATCHES)], pid)
+
+
+@contextmanager
+def web_process(url: str, directory: str) -> Iterator[tuple[int, int]]:
+    """Its port, once it answers, and its process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     web = multiprocessing.get_context("spawn").Process(target=serve, args=(url, port, directory))
     web.start()
     assert web.pid is not None
-    bodies = [body(number) for number in range(BATCHES)]
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
     try:
-        report(engine, port, bodies, web.pid)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield port, web.pid
     finally:
         web.kill()
         web.join()
