@@ -153,6 +153,8 @@ CLASSES = {
     "salesforce": ("F", 0),
     "okta": ("F", 0),
     "facebook": ("N", 0),
+    "office365": ("F", 0),  # which endpoint an old connection needs is not established
+    "notion": ("F", 0),
 }
 
 
