@@ -117,6 +117,37 @@ async def test_a_crowd_of_events_about_one_user_leaves_room_and_memory_for_the_o
     await work
 
 
+async def test_who_logs_in_behind_a_backlog_does_not_wait_for_its_end(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """Three hundred users wait for the tenant's request budget; the newest goes beside them."""
+    world = World(engine, tmp_path)
+    world.deliver(array(*(login(f"{n}", user_id=f"auth0|{n}") for n in range(300))))
+    read, ends = world.pull.user, asyncio.Event()
+
+    async def user(tenant: str, user_id: str, **more: object) -> None:
+        await read(tenant, user_id)
+        if user_id not in ("auth0|rosa", "auth0|emil"):
+            await ends.wait()
+
+    world.pull.user = user  # type: ignore[method-assign]
+    world.bind()
+    work = asyncio.create_task(world.work(seconds=3600))
+    async with asyncio.timeout(20):
+        while not world.pull.users:
+            await asyncio.sleep(0.01)
+    for newest in ("auth0|rosa", "auth0|emil"):
+        world.clock.advance(1)
+        world.deliver(array(login(newest, user_id=newest)))
+        async with asyncio.timeout(20):
+            while ("acme", newest) not in world.pull.users:
+                await asyncio.sleep(0.01)
+    assert len(world.pull.users) < 50
+    ends.set()
+    await work
+    assert world.inbox.counts() == {"done": 302}
+
+
 async def test_what_fails_or_has_to_wait_does_so_once_for_all_events_about_it(
     engine: Engine, tmp_path: Path
 ) -> None:
@@ -180,13 +211,19 @@ def test_a_claim_among_many_rows_walks_its_indexes(engine: Engine, tmp_path: Pat
     claimed = world.inbox.claim(
         now=world.clock.now(), lease_for=timedelta(seconds=60), limit=20, held=held
     )
+    lease = timedelta(seconds=60)
+    world.inbox.claim_fresh(
+        now=world.clock.now(), lease_for=lease, limit=2, tenants=["acme"], held=held
+    )
     event.remove(engine, "before_cursor_execute", note)
     assert 100 < len(claimed) <= 200
     assert "user:auth0|7" not in {row.event.subject for row in claimed}
-    oldest, same = (plan_of(engine, *one) for one in statements if "UPDATE inbox" in one[0])
+    plans = [plan_of(engine, *one) for one in statements if "UPDATE inbox" in one[0]]
+    oldest, same, fresh = plans
+    assert "Index Scan Backward using ix_inbox_due" in fresh
     assert "ix_inbox_due" in oldest
     assert "ix_inbox_subject" in same
-    assert "Seq Scan on inbox" not in oldest + same
+    assert "Seq Scan on inbox" not in oldest + same + fresh
 
 
 # ten events wait for each of two thousand users, and forty have been worked off

@@ -32,6 +32,16 @@ class Inbox(Protocol):
         held: Collection[tuple[str, str]] = (),
     ) -> list[ClaimedEvent]: ...
 
+    def claim_fresh(
+        self,
+        *,
+        now: datetime,
+        lease_for: timedelta,
+        limit: int,
+        tenants: Sequence[str],
+        held: Collection[tuple[str, str]] = (),
+    ) -> list[ClaimedEvent]: ...
+
     def settle(self, settlements: Sequence[Settlement], *, now: datetime) -> int: ...
 
     def release(self, claimed: Sequence[ClaimedEvent]) -> None: ...
@@ -81,5 +91,6 @@ class Limits:
     rows: int = 1000  # a claim; so many events about one user cost one pull
     subjects: int = 128  # at once; that many tenants / 8 may hang before another has to wait
     subjects_per_tenant: int = 8  # so that one tenant's flood or outage leaves room for others
+    fresh_per_tenant: int = 2  # besides, of what came last, while a tenant has a backlog
     lease_for: timedelta = timedelta(seconds=120)
     attempts: int = 14  # about 12 h of backoff, then the row waits for a human

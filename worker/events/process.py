@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +30,9 @@ class Processor:
     """Runs the actions of inbox rows, coalesced by subject: the user or connection looked at.
 
     All rows of one subject that were claimed together share one batch, so that a thousand events
-    about one user are one pull. Subjects run side by side, a bounded number per tenant.
+    about one user are one pull. Subjects run side by side, a bounded number per tenant, the oldest
+    first; while a tenant has a backlog, a part of it is given to what came last: somebody who logs
+    in after an outage does not wait until all who did during it have been read.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Processor:
             while not self._over(work):
                 claimed = await self._claim(work)
                 for subject, rows in _by_subject(claimed).items():
-                    work.begin(subject, self._subject(rows, work, gate, gates[subject[0]]))
+                    work.begin(subject, self._subject(rows, work, gates[subject[0]], gate))
+                for subject, rows in _by_subject(await self._claim_fresh(work)).items():
+                    work.begin(subject, self._subject(rows, work, gate), fresh=True)
                 if not claimed and not work.running:
                     break
                 if not claimed:
@@ -87,7 +92,7 @@ class Processor:
         """Of a tenant with enough in hand nothing, and of a subject in hand nothing more: a second
         look at it would only wait for the first, with all its rows in memory.
         """
-        busy = {t for t, n in work.tenants.items() if n >= self._limits.subjects_per_tenant}
+        busy = self._busy(work)
         return await self._offload(
             self._inbox.claim,
             now=self._clock.now(),
@@ -97,18 +102,38 @@ class Processor:
             held=[subject for subject in work.subjects if subject[0] not in busy],
         )
 
+    async def _claim_fresh(self, work: _Work) -> list[ClaimedEvent]:
+        """Of a tenant with enough in hand, what came last, a little at a time."""
+        most = self._limits.fresh_per_tenant
+        tenants = [tenant for tenant in self._busy(work) if work.fresh[tenant] < most]
+        if not tenants:
+            return []
+        return await self._offload(
+            self._inbox.claim_fresh,
+            now=self._clock.now(),
+            lease_for=self._limits.lease_for,
+            limit=most,
+            tenants=tenants,
+            held=[subject for subject in work.looked_at if subject[0] in tenants],
+        )
+
+    def _busy(self, work: _Work) -> set[str]:
+        return {t for t, n in work.tenants.items() if n >= self._limits.subjects_per_tenant}
+
     async def _subject(
-        self,
-        rows: list[ClaimedEvent],
-        work: _Work,
-        gate: asyncio.Semaphore,
-        tenant_gate: asyncio.Semaphore,
+        self, rows: list[ClaimedEvent], work: _Work, *gates: asyncio.Semaphore
     ) -> None:
-        async with tenant_gate, gate:
+        async with AsyncExitStack() as stack:
+            for gate in gates:
+                await stack.enter_async_context(gate)
+            subject = rows[0].event.tenant, rows[0].event.subject
+            work.looked_at[subject] += 1
             try:
                 await self._run(rows, work)
             except Exception as error:  # mostly the store; leases end, and others take the rows
                 work.broken = error
+            finally:
+                _less(work.looked_at, subject)
 
     async def _run(self, rows: list[ClaimedEvent], work: _Work) -> None:
         batch = self._actions.batch([row.event for row in rows])
@@ -153,22 +178,34 @@ class _Work:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.running: set[asyncio.Task[None]] = set()
-        self.subjects: set[Subject] = set()
+        self.subjects: Counter[Subject] = Counter()  # claimed
+        self.looked_at: Counter[Subject] = Counter()  # begun: few
         self.tenants: Counter[str] = Counter()
+        self.fresh: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self.broken: Exception | None = None
 
-    def begin(self, subject: Subject, work: Coroutine[Any, Any, None]) -> None:
+    def begin(
+        self, subject: Subject, work: Coroutine[Any, Any, None], *, fresh: bool = False
+    ) -> None:
         task = asyncio.ensure_future(work)
         self.running.add(task)
-        self.subjects.add(subject)
+        self.subjects[subject] += 1
         self.tenants[subject[0]] += 1
-        task.add_done_callback(lambda ended: self._end(subject, ended))
+        self.fresh[subject[0]] += fresh
+        task.add_done_callback(lambda ended: self._end(subject, ended, fresh))
 
-    def _end(self, subject: Subject, task: asyncio.Task[None]) -> None:
+    def _end(self, subject: Subject, task: asyncio.Task[None], fresh: bool) -> None:
         self.running.discard(task)
-        self.subjects.discard(subject)
+        _less(self.subjects, subject)
         self.tenants[subject[0]] -= 1
+        self.fresh[subject[0]] -= fresh
+
+
+def _less(counts: Counter[Subject], subject: Subject) -> None:
+    counts[subject] -= 1
+    if not counts[subject]:
+        del counts[subject]
 
 
 def _by_subject(claimed: Sequence[ClaimedEvent]) -> dict[Subject, list[ClaimedEvent]]:
