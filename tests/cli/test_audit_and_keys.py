@@ -1,6 +1,7 @@
 """The audit and the keyring by hand, on a store that nothing runs on."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,6 +10,7 @@ from sqlalchemy import text
 
 from tests.canary import hunt_bytes
 from tests.store.test_audit import RECORD
+from tests.vault.fake_transit import TOKEN, fake_transit
 from worker import settings as _settings
 from worker.bootstrap.base import Role, open_base
 from worker.bootstrap.first_start import first_start
@@ -123,6 +125,36 @@ def test_a_keyring_for_one_role_holds_that_roles_keys(base, evergrant, tmp_path)
     assert hunt_bytes(others, path.read_bytes()) == []
     assert path.stat().st_mode & 0o077 == 0
     assert "never overwritten" in evergrant("keys", "export", str(path), "--role", "web", code=2)
+
+
+@pytest.fixture
+def transit(monkeypatch):
+    with fake_transit() as fake:
+        monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+        yield fake
+
+
+def test_a_keyring_moves_into_vault_and_out_again_and_opens_what_it_sealed(
+    base, evergrant, transit, tmp_path, monkeypatch
+):
+    sealed_with = _auth0s_token_sealed(base)
+    address = transit.address(tmp_path / "wrapped.json")
+    assert evergrant("keys", "move", address)["keys"] == len(Purpose)
+    assert "never overwritten" in evergrant("keys", "move", address, code=2)
+    monkeypatch.setenv("EVERGRANT_KEYRING", address)
+    assert sealed_with in {key["id"] for key in evergrant("keys", "list")}
+    with closing(open_base(_settings.load(), Role.WORKER)) as moved:
+        assert TenantRepository(moved.engine, moved.vault()).token("acme").token.text() == "eyJ"
+    evergrant("keys", "rotate", "config")
+    assert evergrant("keys", "rewrap") == {"moved": 1, "left": 0}
+    web = transit.address(tmp_path / "web.json")
+    evergrant("keys", "export", web, "--role", "web")
+    assert (tmp_path / "web.json").read_text().count("vault:v1:") == 1
+    transit.sealed = True
+    assert "sealed" in evergrant("keys", "list", code=75)
+    transit.sealed = False
+    evergrant("keys", "move", str(tmp_path / "out.json"))
+    assert len(Keyring.load(tmp_path / "out.json").keys) == len(Purpose) + 1
 
 
 def test_settings_that_may_forget_are_named(base, evergrant, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from worker.bootstrap.base import PURPOSES, Role
 from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
 from worker.domain.access import Scope, parse_scope
-from worker.domain.errors import NotFoundError
+from worker.domain.errors import NotFoundError, PermanentError
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.rewrap import Progress, references, refuse_if_referenced
 from worker.store.rewrap import rewrap as move_everything
@@ -122,7 +121,9 @@ def enable(key_id: str, as_json: Json = False) -> None:
 
 @keys.command("export")
 def export(
-    path: Annotated[Path, typer.Argument(help="Where to write it; an existing file is refused.")],
+    path: Annotated[
+        str, typer.Argument(help="File, or vault://…#FILE; an existing file is refused.")
+    ],
     *,
     role: Annotated[Role, typer.Option(help="Whose machine it is for.")],
     as_json: Json = False,
@@ -132,8 +133,26 @@ def export(
     Example: evergrant keys export web-keyring.json --role web
     """
     part = _source().load().limited_to(PURPOSES[role])
-    KeyringSource(str(path)).create(part)
-    _done({"file": str(path), "for": [_FOR[p] for p in sorted(PURPOSES[role])]}, as_json)
+    KeyringSource(path, environment=os.environ).create(part)
+    _done({"file": path, "for": [_FOR[p] for p in sorted(PURPOSES[role])]}, as_json)
+
+
+@keys.command("move")
+def move(
+    to: Annotated[str, typer.Argument(help="File, or vault://HOST:PORT/MOUNT/KEY#FILE.")],
+    as_json: Json = False,
+) -> None:
+    """Write the keyring somewhere else, wrapped by Vault or not any more, and read it back.
+
+    Example: evergrant keys move vault://vault.example:8200/transit/evergrant#/etc/evergrant/keys.json
+    """
+    moved = _source().load()
+    there = KeyringSource(to, environment=os.environ)
+    there.create(moved)
+    if there.load() != moved:
+        raise PermanentError(f"{to}: reads back otherwise; do not use it", code="reads_otherwise")
+    _done({"keyring": to, "keys": len(moved.keys), "next": "set EVERGRANT_KEYRING to it, start"
+           " anew, and destroy the old one and its backups"}, as_json)  # fmt: skip
 
 
 @api_keys.command("create")

@@ -149,7 +149,9 @@ class Settings(_Table):
         description="`amqp://…`, `redis://…`; by default files in the data directory",
     )
     keyring: str = Field(
-        default="", description="file, or `env:NAME` holding its content; `<data dir>/keyring.json`"
+        default="",
+        description="file, `env:NAME` holding its content, or `vault://…` (keys.md); "
+        "`<data dir>/keyring.json`",
     )
     host: str = Field(default="127.0.0.1", description="where the web role listens")
     port: int = Field(default=8377, ge=0, le=65535, description="and on which port")

@@ -1,7 +1,8 @@
 """Seals tokens and secrets, opens them again, and keeps the keys that do so.
 
 AES-256-GCM of `cryptography`; a random data key per grant and kind, wrapped by the keyring. Only
-ciphers, keys and their files come in here: no database, no network, no environment.
+ciphers, keys, their files and the service that wraps them come in here: no database, and what is
+needed of the environment is handed in.
 """
 
 from worker.vault.aes import AesVault

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from worker.domain.errors import ConfigurationError, TamperError
+from worker.domain.errors import ConfigurationError, TamperError, TransientError
 from worker.domain.grant import Fingerprint, GrantId
 from worker.domain.secret import Secret
 from worker.vault.keyring import KEY_BYTES, Key, Keyring, KeyState, Purpose
@@ -228,8 +228,12 @@ class AesVault:
             return
         with self._lock:
             self._looked_at = moment
-            if changed := self._source.changed():
-                self._take(changed)
+            try:
+                if changed := self._source.changed():
+                    self._take(changed)
+            except TransientError:  # whatever unwraps it is away: the keys we have are good
+                if now:
+                    raise
 
     def _take(self, keyring: Keyring) -> None:
         for key in keyring.keys:

@@ -3,8 +3,9 @@
     {"format": 1, "keys": [{"id": "8f21c09a", "purpose": "rt", "state": "primary",
       "created_at": "2026-01-01T12:00:00+00:00", "key": "<base64, 32 bytes>", "check": "<base64>"}]}
 
-`check` is derived from the key: a damaged or mixed-up key is found when the file is read, not
-when the first token fails to open.
+Where a key elsewhere wraps them the format is 2, and "wrapped" stands in the place of "key".
+`check` is derived from the key, its id and its purpose: a damaged or mixed-up key is found when
+the file is read, not when the first token fails to open.
 """
 
 from __future__ import annotations
@@ -13,17 +14,27 @@ import base64
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from worker.domain.errors import ConfigurationError
 from worker.domain.secret import Secret
 
 KEY_BYTES = 32
+_PLAIN, _WRAPPED = 1, 2  # forms of the file
+_FIELD = {_PLAIN: "key", _WRAPPED: "wrapped"}
+
+
+class Wrapping(Protocol):
+    """A key elsewhere that wraps those of the file; see `Transit`."""
+
+    def wrap(self, keys: Sequence[bytes]) -> list[str]: ...
+
+    def unwrap(self, wrapped: Sequence[str]) -> list[bytes]: ...
 
 
 class Purpose(StrEnum):
@@ -167,20 +178,46 @@ class Keyring:
             raise ConfigurationError(f"no key {key_id} in this keyring")
         return key
 
-    def to_json(self) -> bytes:
-        """For the file alone: the keys stand in it."""
-        return json.dumps(
-            {"format": 1, "keys": [_entry(key) for key in self.keys]}, indent=1
-        ).encode()
+    def to_json(self, wrapping: Wrapping | None = None) -> bytes:
+        """For the file alone: the keys stand in it, unless `wrapping` has wrapped them."""
+        materials = [key.material.reveal() for key in self.keys]
+        if wrapping is None:
+            form, told = _PLAIN, [base64.b64encode(one).decode() for one in materials]
+        else:
+            form, told = _WRAPPED, wrapping.wrap(materials)
+        entries = [
+            {**_entry(key), _FIELD[form]: one} for key, one in zip(self.keys, told, strict=True)
+        ]
+        return json.dumps({"format": form, "keys": entries}, indent=1).encode()
 
     @classmethod
-    def from_json(cls, text: bytes) -> Keyring:
-        """Raises: ConfigurationError when it is not a keyring, or one of its keys is damaged."""
+    def from_json(
+        cls,
+        text: bytes,
+        *,
+        wrapping: Wrapping | None = None,
+        purposes: Iterable[Purpose] | None = None,
+    ) -> Keyring:
+        """Only `purposes`, if given; nothing else is unwrapped.
+
+        Raises: ConfigurationError when it is not a keyring, or one of its keys is damaged;
+        what `wrapping` raises.
+        """
         try:
             document = json.loads(text)
-            if document["format"] != 1:
-                raise ConfigurationError("keyring: written by a newer version")
-            keys = tuple(_key(entry) for entry in document["keys"])
+            form = document["format"]
+            _refuse_other_form(form, wrapping)
+            entries = [
+                entry
+                for entry in document["keys"]
+                if purposes is None or Purpose(entry["purpose"]) in purposes
+            ]
+            told = [entry[_FIELD[form]] for entry in entries]
+            if wrapping is None:
+                materials = [base64.b64decode(one, validate=True) for one in told]
+            else:
+                materials = wrapping.unwrap(told)
+            keys = tuple(map(_key, entries, materials))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(f"keyring: not readable ({type(error).__name__})") from None
         return cls(keys)
@@ -206,18 +243,31 @@ def _entry(key: Key) -> dict[str, str]:
         "purpose": key.purpose.value,
         "state": key.state.value,
         "created_at": key.created_at.isoformat(),
-        "key": base64.b64encode(key.material.reveal()).decode(),
         "check": base64.b64encode(key.check()).decode(),
     }
 
 
-def _key(entry: Mapping[str, Any]) -> Key:
+def _refuse_other_form(form: object, wrapping: Wrapping | None) -> None:
+    """What is believed to be wrapped and is not would be worse than no wrapping."""
+    if form not in _FIELD:
+        raise ConfigurationError("keyring: written by a newer version")
+    if form == _WRAPPED and wrapping is None:
+        raise ConfigurationError(
+            "keyring: its keys are wrapped; EVERGRANT_KEYRING is the address of what unwraps them"
+        )
+    if form == _PLAIN and wrapping is not None:
+        raise ConfigurationError(
+            "keyring: its keys are not wrapped; `evergrant keys move` writes one whose are"
+        )
+
+
+def _key(entry: Mapping[str, Any], material: bytes) -> Key:
     key = Key(
         id=bytes.fromhex(entry["id"]).hex(),
         purpose=Purpose(entry["purpose"]),
         state=KeyState(entry["state"]),
         created_at=datetime.fromisoformat(entry["created_at"]),
-        material=Secret(base64.b64decode(entry["key"], validate=True)),
+        material=Secret(material),
     )
     whole = len(key.material.reveal()) == KEY_BYTES and len(key.id) == 8
     if not whole or not hmac.compare_digest(base64.b64decode(entry["check"]), key.check()):

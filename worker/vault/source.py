@@ -11,15 +11,17 @@ from pathlib import Path
 
 from worker.domain.errors import ConfigurationError
 from worker.vault.keyring import Keyring, Purpose
+from worker.vault.transit import Place, Transit
 
-_SUPPORTED = "a file path, file:PATH, or env:NAME holding the file's content"
+_SUPPORTED = "a file path, file:PATH, env:NAME holding the file's content, or vault://…"
+_VAULT = frozenset({"vault", "vault+http"})
 
 
 class KeyringSource:
     """A keyring's address (EVERGRANT_KEYRING), and which purposes this process may have of it.
 
-    `env:NAME` is looked up in the `environment` passed in. Addresses of key services
-    ("aws-kms://…", "vault://…") are recognised and refused by name: none is supported yet.
+    `env:NAME` is looked up in the `environment` passed in. `vault://HOST/MOUNT/KEY#FILE` is a
+    file whose keys Vault's transit engine has wrapped; `aws-kms://…` is refused by name.
     """
 
     def __init__(
@@ -33,12 +35,15 @@ class KeyringSource:
         self._purposes = None if purposes is None else frozenset(map(Purpose, purposes))
         self._environment = environment or {}
         self._seen: tuple[int, int, int] | None = None
+        self._vault = Place.of(address) if address.partition(":")[0] in _VAULT else None
+        self._wrapping = Transit(self._vault, self._environment) if self._vault else None
 
     def load(self) -> Keyring:
-        """Raises: ConfigurationError with what to do about it."""
-        self._seen = self._stamp()
-        keyring = Keyring.from_json(self._read())
-        return keyring if self._purposes is None else keyring.limited_to(self._purposes)
+        """Raises: ConfigurationError with what to do about it; TransientError, Vault is away."""
+        stamp = self._stamp()
+        keyring = Keyring.from_json(self._read(), wrapping=self._wrapping, purposes=self._purposes)
+        self._seen = stamp  # what could not be read is looked at again
+        return keyring
 
     def changed(self) -> Keyring | None:
         """The keyring, if its file was replaced since `load`: processes notice a rotation."""
@@ -49,7 +54,7 @@ class KeyringSource:
         path = self._path()
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write(path, keyring.to_json())
+            _write(path, keyring.to_json(self._wrapping))
         except FileExistsError:
             raise ConfigurationError(f"keyring {path} exists; it is never overwritten") from None
         return keyring
@@ -58,15 +63,17 @@ class KeyringSource:
         """Replace the file by `change(what is in it)`; atomic, and one editor at a time."""
         path = self._path()
         with _locked(path):
-            changed = change(Keyring.from_json(self._read()))
+            changed = change(Keyring.from_json(self._read(), wrapping=self._wrapping))
             fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-            _write(fresh, changed.to_json())
+            _write(fresh, changed.to_json(self._wrapping))
             fresh.replace(path)
             _sync(path.parent)
         return changed
 
     def _path(self) -> Path:
         """The file. Raises: ConfigurationError where the keyring is no file of ours to write."""
+        if self._vault is not None:
+            return self._vault.file
         scheme, separator, rest = self._address.partition(":")
         if not separator or scheme == "file":
             return Path(rest if separator else self._address)
