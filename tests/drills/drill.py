@@ -154,6 +154,14 @@ class Drill:
 
         return self.wait_for("every verdict is spoken", lambda: not open_ones(), patience=700)
 
+    def rest(self) -> None:
+        """The workers stop as an operator stops them: whatever was under way is in the store."""
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.workers:
+            worker.wait(timeout=160)
+        self.workers.clear()
+
     def held(self) -> set[bytes]:
         """Fingerprints of every refresh token that was ever durable with us."""
         engine = open_engine(self.environment["EVERGRANT_DATABASE_URL"])

@@ -64,6 +64,7 @@ def test_a_kill_every_second_for_minutes(tmp_path, own_server, broker_kind):
         drill.stage.do("clear_faults")
         calm_after = drill.all_renew()
         drill.all_told()
+        drill.rest()
         report = judge(drill)
     print(f"\nall renewed {calm_after:.1f} s after the last blow:\n{report}")
     assert set(report.blows) == set(BLOWS), report.blows

@@ -50,6 +50,7 @@ def test_stopped_at_each_step_of_the_protocol(tmp_path, own_server):
             _stands_at(drill, step, SHORT if "claim" in step else LONG)
         calm_after = drill.all_renew()
         drill.all_told()
+        drill.rest()
         report = judge(drill)
     print(f"\nall renewed {calm_after:.1f} s after the last stop:\n{report}")
     assert set(report.blows) == set(STEPS)
@@ -85,6 +86,8 @@ def test_a_clock_that_is_set_an_hour_off_and_back(tmp_path, own_server):
             rates[step] = (drill.renewals() - before) / (time.monotonic() - began)
             drill.blows[f"clock {step}"] += 1
         drill.all_renew()
+        drill.all_told()
+        drill.rest()
         report = judge(drill)
         overlaps = drill.stage.ledger()["total"]["overlaps"]
     print(f"\nrenewals per second, by clock: {rates}; overlaps {overlaps}\n{report}")

@@ -90,6 +90,7 @@ def test_no_family_is_revoked_while_its_newest_token_is_ours(tmp_path, own_serve
             drill.kill_one()
         before = {row.id: row.renewed_at for row in _rows(drill)}
         drill.wait_for("every verdict is spoken", lambda: _told(drill, before), patience=300)
+        drill.rest()
         held, dead = drill.held(), sum(row.state == "needs_reauth" for row in _rows(drill))
         told = httpx.get(f"{toolkit.base_url}/families", trust_env=False).json()
     families = [family for family in told if family["first"] in first]
