@@ -3,12 +3,16 @@
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
 from tests.canary import hunt_bytes
 from tests.cli.conftest import TENANT
 from worker.cli.app import call
+from worker.domain.event import Source
+from worker.store.engine import open_engine
+from worker.store.inbox import InboxRepository
 
 
 @pytest.fixture
@@ -298,6 +302,22 @@ def test_failed_events_are_listed_and_replayed(evergrant):
     assert evergrant("events", "failed") == {"events": [], "dead_messages": []}
     replayed = {"replayed": 0, "read_after_all": 0, "unreadable": 0}
     assert evergrant("events", "replay") == replayed
+
+
+def test_what_could_not_be_read_is_looked_at_and_discarded(evergrant, embedded):
+    raw = b'{"log_id": "1", "data": \x1b[2J "access_token": "ya29.canary"}'
+    engine = open_engine(f"sqlite:///{embedded.environment['EVERGRANT_DATA_DIR']}/evergrant.db")
+    rows = [("x", raw, "not_json")]
+    InboxRepository(engine).add_unreadable(TENANT, Source.LOGS, rows, now=datetime.now(UTC))
+    engine.dispose()
+    (listed,) = evergrant("events", "failed")["events"]
+    told = evergrant("events", "show", str(listed["id"]))
+    assert told["error"] == "not_json"
+    assert told["raw"].startswith('{"log_id": "1", "data": \\x1b[2J')
+    assert "canary" not in told["raw"]
+    assert evergrant("events", "discard", str(listed["id"])) == {"discarded": 1}
+    assert evergrant("events", "failed")["events"] == []
+    assert evergrant("events", "discard", str(listed["id"])) == {"discarded": 0}
 
 
 def test_a_grant_given_up_is_served_no_more(evergrant, embedded):

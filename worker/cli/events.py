@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Engine
 
 from worker.bootstrap.base import intake_of
 from worker.cli import context
 from worker.cli.output import Json, out, print_json, print_table
+from worker.domain.errors import NotFoundError
 from worker.events import reread
+from worker.monitoring.logs import redact
 from worker.store.dead_messages import DeadMessageRepository
 from worker.store.inbox import InboxRepository
 
-events = typer.Typer(help="Events: what failed, and trying it again.", no_args_is_help=True)
+events = typer.Typer(
+    help="Events: what failed, a look at it, and trying it again.", no_args_is_help=True
+)
 
 
 @events.command("failed")
@@ -46,6 +51,85 @@ def failed(
     print_table(rows, columns, empty="no event failed")
     if lost:
         print_table(lost, ["id", "queue", "why", "received"], empty="", title="\ndead messages")
+
+
+@events.command("show")
+def show(
+    id_: Annotated[int, typer.Argument(metavar="ID", help="As `events failed` lists it.")],
+    dead: Annotated[bool, typer.Option("--dead", help="Of a dead queue message.")] = False,
+    as_json: Json = False,
+) -> None:
+    """One event: how far its actions came, or what came that could not be read.
+
+    What looks like a token is blanked. Example: evergrant events show 52
+    """
+    with context.opened() as base:
+        told = _dead(base.engine, id_) if dead else _event(base.engine, id_)
+    if told is None:
+        raise NotFoundError(f"no {'dead message' if dead else 'event'} {id_}")
+    if as_json:
+        print_json(told)
+        return
+    for name, value in told.items():
+        if value not in (None, "", {}):
+            out.print(f"{name:10} {value}", markup=False)
+
+
+@events.command("discard")
+def discard(
+    ids: Annotated[list[int], typer.Argument(help="Events that failed or could not be read.")],
+    dead: Annotated[bool, typer.Option("--dead", help="Dead queue messages instead.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Drop what was looked at and is nonsense; it is not tried again. Example: evergrant events
+    discard 51 52
+    """
+    with context.opened() as base:
+        if dead:
+            gone = DeadMessageRepository(base.engine).drop(ids)
+        else:
+            inbox = InboxRepository(base.engine)
+            gone = sum(inbox.discard(id_) for id_ in ids)
+    if as_json:
+        print_json({"discarded": gone})
+        return
+    out.print(f"{gone} of {len(ids)} discarded")
+
+
+def _event(engine: Engine, id_: int) -> dict[str, Any] | None:
+    found = InboxRepository(engine).look(id_)
+    if found is None:
+        return None
+    return {
+        "id": found.id,
+        "tenant": found.tenant,
+        "source": found.source,
+        "trigger": found.trigger,
+        "state": found.state,
+        "attempts": found.attempts,
+        "error": found.error,
+        "received": found.received_at,
+        "event": {name: value for name, value in found.event.items() if value},
+        "progress": dict(found.progress),
+        "raw": _shown(found.raw),
+    }
+
+
+def _dead(engine: Engine, id_: int) -> dict[str, Any] | None:
+    found = DeadMessageRepository(engine).look(id_)
+    if found is None:
+        return None
+    told = {"id": found.id, "queue": found.queue, "why": found.why, "received": found.received_at}
+    return {**told, "raw": _shown(found.body)}
+
+
+def _shown(raw: bytes | None) -> str | None:
+    """For a terminal: what is no plain character is told by its code, tokens are blanked."""
+    if raw is None:
+        return None
+    text = raw.decode("utf-8", "backslashreplace")
+    plain = (c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    return redact("".join(plain))
 
 
 @events.command("replay")

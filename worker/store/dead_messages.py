@@ -41,6 +41,13 @@ class DeadMessageRepository:
             rows = connection.execute(select(table).order_by(table.c.id.desc()).limit(limit))
             return [DeadMessage(**row) for row in rows.mappings()]
 
+    def look(self, message_id: int) -> DeadMessage | None:
+        table = DeadMessageRow.__table__
+        with reading(self._engine) as connection:
+            found = connection.execute(select(table).where(table.c.id == message_id)).mappings()
+            row = found.one_or_none()
+        return DeadMessage(**row) if row else None
+
     def drop(self, ids: Sequence[int]) -> int:
         """Forget these; returns how many there were."""
         with writing(self._engine) as connection:

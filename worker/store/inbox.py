@@ -224,6 +224,13 @@ class InboxRepository:
         with reading(self._engine) as connection:
             return [StuckEvent(**row) for row in connection.execute(query).mappings()]
 
+    def look(self, row_id: int) -> StuckEvent | None:
+        """One row, however it stands."""
+        query = select(*_STUCK).where(_inbox.c.id == row_id)
+        with reading(self._engine) as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return StuckEvent(**row) if row else None
+
     def replay(self, ids: Sequence[int] | None, *, now: datetime) -> int:
         """Let failed rows try again, from the action that failed; None: all of them."""
         failed = select(_inbox.c.id, _inbox.c.progress).where(_inbox.c.state == "failed")
@@ -255,11 +262,12 @@ class InboxRepository:
             row = connection.execute(query).one_or_none()
         return (row[0], Source(row[1]), row[2]) if row else None
 
-    def discard(self, row_id: int) -> None:
-        """Drop an unreadable row, once it was read after all or is known to be nonsense."""
-        gone = delete(_inbox).where(_inbox.c.id == row_id, _inbox.c.state == "unreadable")
+    def discard(self, row_id: int) -> bool:
+        """Drop a row that failed or could not be read; whether there was such a one."""
+        given_up = _inbox.c.state.in_(("unreadable", "failed"))
+        gone = delete(_inbox).where(_inbox.c.id == row_id, given_up)
         with writing(self._engine) as connection:
-            connection.execute(gone)
+            return connection.execute(gone).rowcount == 1
 
     def due(self, *, now: datetime) -> bool:
         """Whether anything waits to be worked off."""
