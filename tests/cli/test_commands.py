@@ -80,11 +80,22 @@ def test_one_grant_is_really_renewed_to_try_a_connection(evergrant, embedded):
     assert answer["provider"] == "bitbucket"
 
 
-def test_a_strategy_that_does_not_serve_the_connection_is_refused(evergrant):
+@pytest.mark.parametrize(
+    ("strategy", "says"), [("sms", "served by bitbucket"), ("gitlabb", "did you mean 'gitlab'?")]
+)
+def test_a_strategy_that_does_not_serve_the_connection_is_refused(evergrant, strategy, says):
     said = evergrant(
-        "providers", "test", "gitlabb", "--connection", "acme-bitbucket", code=2, as_json=False
+        "providers", "test", strategy, "--connection", "acme-bitbucket", code=2, as_json=False
     )
-    assert "served by bitbucket" in said
+    assert says in said
+
+
+def test_the_request_of_a_renewal_is_shown_as_it_would_go_out(evergrant):
+    said = evergrant(
+        "providers", "test", "bitbucket", "--connection", "acme-bitbucket", as_json=False
+    )
+    assert "\nauthorization: REDACTED\n" in said
+    assert "\ngrant_type=refresh_token\nrefresh_token=REDACTED\n" in said
 
 
 def test_an_unknown_grant_is_told_without_a_traceback(evergrant):

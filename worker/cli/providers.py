@@ -174,6 +174,21 @@ def _advice(base: Any, entry: str) -> str:
     return " ".join(known.advice) if known.grant == "none" else ""
 
 
+def _print_tried(answer: dict[str, Any]) -> None:
+    """The facts, and below them the request as it would go out."""
+    request = {key: answer.pop(key, None) for key in ("method", "url", "headers", "body")}
+    print_facts(answer)
+    if request["url"] is None:
+        return
+    out.print(f"\n{request['method']} {request['url']}", markup=False)
+    for name, value in request["headers"].items():
+        out.print(f"{name}: {value}", markup=False)
+    if request["body"]:
+        out.print()
+    for name, value in request["body"].items():
+        out.print(f"{name}={value}", markup=False)
+
+
 @providers.command("test")
 def try_(
     strategy: Annotated[str, typer.Argument(help="Entry or strategy; `providers list`.")],
@@ -199,6 +214,6 @@ def try_(
             answer = really_renew(base, name, connection, strategy, wait=wait)
         else:
             answer = dry_run(base, name, connection, strategy)
-    print_json(answer) if as_json else print_facts(answer)
+    print_json(answer) if as_json else _print_tried(answer)
     if not answer["well"]:
         raise typer.Exit(EXIT_FAILED)

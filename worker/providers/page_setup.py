@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 from worker.providers import templates
@@ -20,12 +21,19 @@ def setting_up(name: str, entry: Entry) -> str:
     if entry.grant == "none":
         return _bullets(entry.advice)
     steps = [*_steps(entry), *(one for one in entry.advice if not _said_already(one, entry))]
-    steps.append(
-        "Let each person log in once more: a refresh token is issued at a login and at no other "
-        "time. `evergrant providers check` counts who still lacks one, and names the setting."
-    )
+    steps.append(_LOGIN if entry.subject == "refresh_token" else _LOGIN_TOKEN)
     told = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
     return f"{told}\n\n{_for_the_file(name, entry)}".rstrip()
+
+
+_LOGIN = (
+    "Let each person log in once more: a refresh token is issued at a login and at no other time. "
+    "`evergrant providers check` counts who still lacks one, and names the setting."
+)
+_LOGIN_TOKEN = (
+    "Let each person log in once: what the login brings is exchanged for a younger token as long "
+    "as it lives, and by nothing else."
+)
 
 
 def _said_already(advice: str, entry: Entry) -> bool:
@@ -39,10 +47,10 @@ def _said_already(advice: str, entry: Entry) -> bool:
 
 def _steps(entry: Entry) -> Iterator[str]:
     if entry.client_auth == "anonymous":
-        yield f"Connect the app that you registered at {entry.display_name}."
+        yield f"Connect the app that you registered at {company(entry)}."
     else:
         yield (
-            f"Register a client of your own at {entry.display_name}, with the redirect URI "
+            f"Register a client of your own at {company(entry)}, with the redirect URI "
             "`https://YOUR_AUTH0_DOMAIN/login/callback`, and enter its id and secret in the "
             "connection. With Auth0's developer keys (an empty client id) nothing can be renewed."
         )
@@ -53,9 +61,14 @@ def _steps(entry: Entry) -> Iterator[str]:
         )
     if entry.requires_scopes:
         scopes = " or ".join(f"`{scope}`" for scope in entry.requires_scopes)
-        yield f"Add {scopes} to the connection's scopes: without it no refresh token is issued."
+        yield f"Add {scopes} to the connection's scopes: without it nothing can be renewed."
     if asked := {key: value for key, value in entry.requires_login.items() if value}:
         yield _upstream(asked)
+
+
+def company(entry: Entry) -> str:
+    """The name without what tells its entries apart."""
+    return re.split(r",| \(| behind | through ", entry.display_name)[0]
 
 
 def _upstream(asked: dict[str, str]) -> str:
@@ -83,13 +96,13 @@ def _for_the_file(name: str, entry: Entry) -> str:
 
 
 def _unknown_words(entry: Entry) -> list[str]:
-    """The first name of each placeholder that only options can fill and nothing falls back for."""
+    """A name of each placeholder that only options can fill, and for which nothing falls back."""
     address = (entry.refresh_endpoint or entry.token_endpoint).split(" | ")[-1]
     return [
         word
         for inner in templates.placeholders(address)
         if "'" not in inner
-        for word in [inner.split("|")[-1].split("?")[0]]
+        for word in [next(one for one in inner.split("|") if "?" not in one)]
         if word not in _OWN_WORDS
     ]
 

@@ -287,7 +287,9 @@ def _in_short(kind: Kind) -> str:
     entry, lives = kind.entry, kind.entry.lifetimes
     if entry.grant == "none":
         return f"**Not renewed.** {entry.nothing_to_renew}"
-    said = [f"**Renewed** with {_renewed_with(entry)}. {_ROTATION[kind.rotation]}"]
+    exchanged = "It is exchanged for a younger one; once it has ended only a login helps."
+    what = exchanged if entry.subject == "access_token" else _ROTATION[kind.rotation]
+    said = [f"**Renewed** with {_renewed_with(entry)}. {what}"]
     if lives.access:
         said.append(f"An access token lives {_spelt(lives.access)}.")
     if lives.idle:
