@@ -174,6 +174,7 @@ class GrantRow(Base):
     # `domain.held.Withheld`: kept and renewed, but handed to nobody; NULL: handed out
     withheld: Mapped[str | None] = mapped_column(String(16))
     withheld_at: Mapped[datetime | None]
+    api_base: Mapped[str | None]  # where the provider's API is for this account, as it told
 
 
 class SeenRefreshTokenRow(Base):
