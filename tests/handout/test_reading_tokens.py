@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from tests.clock import T0
 from tests.handout.conftest import ask, key
+from worker.api.answers import token_answer
 from worker.domain.errors import NotFoundError, TamperError, TransientError
 from worker.domain.held import Ask
 from worker.domain.refusals import (
@@ -356,3 +357,14 @@ async def test_a_refused_token_teaches_its_age_where_no_end_is_told(
         learned = db.execute(select(ConnectionRow.learned)).scalar_one()
     ages = [round(age) for age in learned.get("refused", {}).values()]
     assert ages == ([] if told else [7200, 7200, 7200])
+
+
+async def test_where_the_api_is_comes_along_if_the_provider_has_told(handout, grants):
+    grants.add(api_base="https://acme.my.salesforce.com")
+    answer = token_answer(await handout.token(key(), ask()))
+    assert answer["api_base"] == "https://acme.my.salesforce.com"
+
+
+async def test_where_it_has_not_nothing_is_said(handout, grants):
+    grants.add()
+    assert "api_base" not in token_answer(await handout.token(key(), ask()))

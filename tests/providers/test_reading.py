@@ -382,6 +382,26 @@ def test_a_refusal_is_explained_by_its_number():
     assert provider("waad").means("invalid_grant") == ""
 
 
+BASES = {
+    "https://acme.my.salesforce.com": "https://acme.my.salesforce.com",
+    "https://acme.my.salesforce.com/": "https://acme.my.salesforce.com",
+    "https://acme.my.salesforce.com:8443/services": "https://acme.my.salesforce.com:8443/services",
+    "http://acme.my.salesforce.com": "",
+    "https://user@evil.example": "",
+    "https://evil.example/?next=x": "",
+    "https://evil.example\r\nX: 1": "",
+    "javascript:alert(1)": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("told", "base"), BASES.items(), ids=str)
+def test_where_the_api_is_for_an_account_is_told_if_it_is_an_address(told, base):
+    answer = an_answer({"access_token": "a", "instance_url": told})
+    assert read("salesforce", answer).tokens.api_base == base
+    assert read("google-oauth2", answer).tokens.api_base == ""
+
+
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 
 

@@ -90,3 +90,4 @@ async def test_the_end_is_asked_for_after_the_renewal(hall: RunningStage, base: 
     row = row_of(base.engine, grant)
     assert abs(row.expires_at - now - timedelta(seconds=LIFETIME)) < timedelta(seconds=60)
     assert row.issued_at < row.due_at < row.expires_at
+    assert row.api_base == "https://acme.my.salesforce.com"

@@ -44,6 +44,9 @@ class TokenAnswer(BaseModel):
         description="at: expires_at; never: no end; untold: the provider was silent"
     )
     scope: str | None
+    api_base: str | None = Field(
+        default=None, description="where the API is for this account, if the provider has told"
+    )
     connection: str
     strategy: str
     user_id: str | None
@@ -129,6 +132,7 @@ def token_answer(handed: Handed) -> dict[str, object]:
         "use_for": int((handed.use_until - handed.at).total_seconds()),
         "expiry": held.expiry,
         "scope": held.scope,
+        **({"api_base": held.api_base} if held.api_base else {}),
         "connection": held.key.connection,
         "strategy": held.strategy,
         "user_id": held.user_id,

@@ -26,6 +26,7 @@ class Token:
     generation: int
     use_until: datetime
     access_token_secret: str | None = field(default=None, repr=False)  # OAuth 1.0a
+    api_base: str | None = None  # where the API is for this account, if the provider has told
     fresh_until: float = field(repr=False)  # on this process's monotonic clock
 
     @property
@@ -47,6 +48,7 @@ def token_of(response: httpx.Response, *, asked_at: float) -> Token:
     return Token(
         access_token=answer["access_token"],
         access_token_secret=answer.get("access_token_secret"),
+        api_base=answer.get("api_base"),
         token_type=answer["token_type"],
         expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
         scope=answer["scope"],

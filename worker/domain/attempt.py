@@ -72,6 +72,7 @@ class Brought:
     echoed: bool = False  # the very refresh token sent came back on a resend (C22)
     healed: bool = False  # the grant was suspect until now
     notices: tuple[Notice, ...] = ()
+    api_base: str = ""  # as `TokenSet.api_base`
     aside: str = ""  # why its tokens are kept and never tried, for instance `OTHER_ACCOUNT`
 
     @property

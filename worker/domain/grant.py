@@ -80,6 +80,7 @@ class TokenSet:
     refresh_expires_at: datetime | None = None
     scope: str | None = None  # None: not told, which by RFC 6749 §5.1 means as asked
     token_type: str = "Bearer"
+    api_base: str = ""  # where the provider's API is for this account; "": not told
 
     def __post_init__(self) -> None:
         if (self.expiry is ExpiryKind.AT) != (self.expires_at is not None):

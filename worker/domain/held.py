@@ -52,6 +52,7 @@ class HeldGrant:
     last_error: str | None
     suspect_since: datetime | None
     withheld: Withheld | None = None
+    api_base: str | None = None  # where the provider's API is for this account, if it told
     warned_at: datetime | None = None  # since the last login: it ends at `refresh_expires_at`
 
 

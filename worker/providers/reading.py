@@ -38,6 +38,7 @@ TOO_OFTEN_WAIT = timedelta(minutes=10)  # where a provider calls us too eager, a
 _ALWAYS_TRANSIENT = frozenset({408, 425, 429})
 _WRONG_ENDPOINT = frozenset({301, 308, 404, 405, 410, 415})
 _CODE = re.compile(r"[\w .:/-]{1,48}")
+_API = re.compile(r"https://[A-Za-z0-9.-]{1,253}(:\d{1,5})?(/[\w.~/-]{0,200})?")
 _NUMBER = re.compile(r"[A-Za-z_.:]+\d{1,12}")  # with its prefix: AADSTS700084
 _MILDEST_FIRST = (Verdict.TRANSIENT, Verdict.CONFIG_WRONG, Verdict.GRANT_DEAD)
 
@@ -123,6 +124,7 @@ def _renewed(
         ),
         scope=_scope(paths.first_at(content, where.scope)),
         token_type=token_type if _CODE.fullmatch(token_type) else "Bearer",
+        api_base=_address(paths.text_at(content, where.api_base)) if where.api_base else "",
     )
     problems = [
         ends.problem,
@@ -137,6 +139,11 @@ def _renewed(
         account=_account(entry, content),
         problem="; ".join(problem for problem in problems if problem),
     )
+
+
+def _address(text: str | None) -> str:
+    """An https address of one host, for apps; anything else is not told."""
+    return text.rstrip("/") if text and _API.fullmatch(text) else ""
 
 
 def _account(entry: Entry, content: Any) -> str | None:

@@ -86,6 +86,7 @@ class ResponseMap(Table, frozen=True, kw_only=True):
     refresh_expires_in: list[str] = field(default_factory=lambda: ["refresh_token_expires_in"])
     scope: list[str] = field(default_factory=lambda: ["scope"])
     token_type: list[str] = field(default_factory=lambda: ["token_type"])
+    api_base: list[str] = []  # the address of the API that serves this account
 
 
 class Expiry(Table, frozen=True, kw_only=True):

@@ -58,7 +58,8 @@ class Lessons:
 
     def has_one(self, claim: Claim, brought: Brought) -> bool:
         """Whether there is anything to learn; a dictionary away, for every renewal asks."""
-        if brought.expiry is not ExpiryKind.UNTOLD and brought.rotated == claim.rotated_before:
+        settled = brought.expiry is not ExpiryKind.UNTOLD
+        if settled and brought.rotated == claim.rotated_before and not brought.api_base:
             return False
         if self._waiting >= MOST_WAITING:
             return False
@@ -68,7 +69,7 @@ class Lessons:
             return True
         except WorkerError:
             return False
-        if brought.expiry is ExpiryKind.UNTOLD and provider.introspects:
+        if brought.api_base or (brought.expiry is ExpiryKind.UNTOLD and provider.introspects):
             return True
         return _change(provider, claim, brought) is not None
 
@@ -78,6 +79,8 @@ class Lessons:
             await self._resolver.prefetch([claim.key])
             connection = self._resolver.connection(claim.key)
             provider = self._resolver.provider(claim.key, claim.provider)
+            if brought.api_base:
+                await self._offload(self._learning.base_told, claim.grant, brought.api_base)
             await self._note_change(provider, claim, brought)
             if connection is not None and brought.expiry is ExpiryKind.UNTOLD:
                 async with self._places:

@@ -156,6 +156,9 @@ class Learning(Protocol):
         self, grant: GrantId, *, generation: int, expires_at: datetime, due_at: datetime | None
     ) -> bool: ...
 
+    def base_told(self, grant: GrantId, base: str) -> bool:
+        """Where the API of a grant's account is; True: that is news."""
+
     def changed(self, key: GrantKey, entry: str, change: Change, now: datetime) -> bool:
         """True: nobody had noticed it on this connection before."""
 

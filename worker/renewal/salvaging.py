@@ -94,6 +94,7 @@ class Salvager:
             ),
             not_before=earliest(tokens.issued_at, tokens.expires_at, lifetimes),
             echoed=echoed,
+            api_base=tokens.api_base,
             notices=(
                 *((notice_of(claim, "same_refresh_token", "C22"),) if echoed else ()),
                 *_scopes_lost(prepared, tokens),
@@ -117,6 +118,7 @@ class Salvager:
         read: bool = True,
         echoed: bool = False,
         notices: tuple[Notice, ...] = (),
+        api_base: str = "",
         aside: str = "",
     ) -> Brought:
         """A refresh token that did not come is the one that was spent: sealed anew, because a
@@ -150,6 +152,7 @@ class Salvager:
             echoed=echoed,
             healed=claim.suspect_since is not None,
             notices=notices,
+            api_base=api_base,
             aside=aside,
         )
 

@@ -57,6 +57,7 @@ _COLUMNS = select(
     GrantRow.last_error,
     GrantRow.suspect_since,
     GrantRow.withheld,
+    GrantRow.api_base,
     case((GrantRow.warned_at >= GrantRow.logged_in_at, GrantRow.warned_at)).label("warned_at"),
 )
 _BY_ID = _COLUMNS.where(GrantRow.id == bindparam("grant"))
@@ -280,6 +281,7 @@ def _held(row: Row[Any]) -> HeldGrant:
         last_error=row.last_error,
         suspect_since=row.suspect_since,
         withheld=Withheld(row.withheld) if row.withheld else None,
+        api_base=row.api_base,
         warned_at=row.warned_at,
     )
 

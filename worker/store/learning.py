@@ -47,6 +47,20 @@ class LearningRepository:
         with writing(self._engine) as db:
             return bool(db.execute(told).rowcount)
 
+    def base_told(self, grant: GrantId, base: str) -> bool:
+        """Where the provider's API is for this account; it hardly ever changes."""
+        told = (
+            update(GrantRow)
+            .where(
+                GrantRow.id == grant,
+                GrantRow.tombstoned_at.is_(None),
+                GrantRow.api_base.is_distinct_from(base),
+            )
+            .values(api_base=base)
+        )
+        with writing(self._engine) as db:
+            return bool(db.execute(told).rowcount)
+
     def refused(self, key: GrantKey, grant: GrantId, *, age: float) -> None:
         """The provider refused an access token of that age in seconds, and renewed it then."""
         with writing(self._engine) as db:

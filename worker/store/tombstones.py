@@ -54,6 +54,7 @@ _ENDED = {
     "at_fp": None,
     "rt_fp": None,
     "scope": None,
+    "api_base": None,
 }
 
 
