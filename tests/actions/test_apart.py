@@ -93,7 +93,7 @@ async def test_whatever_it_raises_the_built_in_ones_and_its_neighbours_run(
     world.deliver(array(login("1")))
     await world.work()
     assert (world.pull.users, ran) == ([("acme", ROSA)], ["behind"])
-    [stuck] = world.inbox.stuck()
+    [stuck] = world.stuck.newest()
     assert stuck.error is not None
     assert stuck.error.startswith("nasty: ")
     await world.work_for(600, step=20)

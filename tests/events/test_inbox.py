@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from tests.clock import T0
 from worker.domain.event import Event, Source, Trigger
 from worker.store.inbox import InboxRepository, Settlement
+from worker.store.stuck_events import StuckEventRepository
 
 LEASE = timedelta(seconds=60)
 
@@ -123,30 +124,38 @@ def test_overlapping_batches_do_not_wait_for_each_other_in_a_circle(inbox: Inbox
     assert inbox.counts() == {"new": rounds * 500}
 
 
-def test_a_failed_row_is_listed_and_replayed_from_where_it_failed(inbox: InboxRepository) -> None:
+def test_a_failed_row_is_listed_and_replayed_from_where_it_failed(
+    inbox: InboxRepository, engine: Engine
+) -> None:
     add(inbox, event(1))
     [claimed] = inbox.claim(now=T0, lease_for=LEASE, limit=1)
     progress = {"pull_user": "done", "hook": {"error": "KeyError", "gave_up": True}}
     inbox.settle(
         [settled(claimed, state="failed", progress=progress, error="hook: KeyError")], now=T0
     )
-    [stuck] = inbox.stuck()
+    rows = StuckEventRepository(engine)
+    [stuck] = rows.newest()
+    assert rows.look(stuck.id) == stuck
     assert (stuck.state, stuck.error, stuck.trigger) == ("failed", "hook: KeyError", "login")
-    assert inbox.replay([stuck.id], now=T0) == 1
+    assert rows.replay([stuck.id], now=T0) == 1
+    assert not rows.discard(stuck.id)  # it is being tried
     [again] = inbox.claim(now=T0, lease_for=LEASE, limit=1)
     assert again.progress == {"pull_user": "done"}
 
 
-def test_the_unreadable_is_kept_once_listed_and_discarded(inbox: InboxRepository) -> None:
+def test_the_unreadable_is_kept_once_listed_and_discarded(
+    inbox: InboxRepository, engine: Engine
+) -> None:
     row = ("sha256:1", b"\x00\xff{", "not_json")
     assert inbox.add_unreadable("acme", Source.LOGS, [row], now=T0) == 1
     assert inbox.add_unreadable("acme", Source.LOGS, [row], now=T0) == 0
-    [stuck] = inbox.stuck()
+    rows = StuckEventRepository(engine)
+    [stuck] = rows.newest()
     assert (stuck.raw, stuck.error, stuck.trigger) == (b"\x00\xff{", "not_json", None)
-    assert inbox.raw(stuck.id) == ("acme", Source.LOGS, b"\x00\xff{")
+    assert rows.raw(stuck.id) == ("acme", Source.LOGS, b"\x00\xff{")
     assert inbox.claim(now=T0, lease_for=LEASE, limit=10) == []
-    inbox.discard(stuck.id)
-    assert inbox.stuck() == []
+    assert rows.discard(stuck.id)
+    assert rows.newest() == []
 
 
 def test_done_rows_are_forgotten_and_no_others(inbox: InboxRepository) -> None:

@@ -100,11 +100,11 @@ async def test_what_fails_for_ever_waits_for_a_human_with_its_reason(world: Worl
     world.pull.broken["acme"] = TransientError("auth0: 502", code="auth0_away")
     world.deliver(array(login("1")))
     await world.work_for(24 * 3600, step=600)
-    [stuck] = world.inbox.stuck()
+    [stuck] = world.stuck.newest()
     assert stuck.state == "failed"
     assert stuck.error == "pull_user: auth0_away: auth0: 502"
     del world.pull.broken["acme"]
-    world.inbox.replay(None, now=world.clock.now())
+    world.stuck.replay(None, now=world.clock.now())
     assert await world.work() == {"done": 1}
 
 
@@ -157,7 +157,7 @@ async def test_an_operators_failing_action_stops_no_other(world: World) -> None:
     world.deliver(array(login("1")))
     await world.work_for(600, step=5)
     assert (len(world.pull.users), ran.count("behind"), ran.count("broken")) == (1, 1, 5)
-    [stuck] = world.inbox.stuck()
+    [stuck] = world.stuck.newest()
     assert stuck.error == "broken: RuntimeError"  # a stranger's message may hold anything
     assert "SECRET" not in repr(stuck)
 
@@ -175,7 +175,7 @@ async def test_a_hanging_action_is_cut_off_and_the_others_run(world: World) -> N
     world.deliver(array(login("1")))
     await world.work()
     assert (len(world.pull.users), ran) == (1, ["behind"])
-    assert world.inbox.stuck()[0].error == "hanging: timeout"
+    assert world.stuck.newest()[0].error == "hanging: timeout"
 
 
 async def test_a_built_in_that_fails_holds_back_what_may_build_on_it(world: World) -> None:

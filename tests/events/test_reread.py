@@ -22,7 +22,7 @@ async def test_an_event_of_a_shape_to_come_is_worked_off_once_it_is_understood(
 ) -> None:
     world.deliver(newer("sdu"))
     assert world.inbox.counts() == {"unreadable": 1}
-    assert reread(world.intake, world.inbox) == (0, 1)  # not yet
+    assert reread(world.intake, world.stuck) == (0, 1)  # not yet
     assert world.inbox.counts() == {"unreadable": 1}
 
     required = log_codes._required
@@ -31,7 +31,7 @@ async def test_an_event_of_a_shape_to_come_is_worked_off_once_it_is_understood(
         "_required",
         lambda told: required(told["id"] if isinstance(told, dict) else told),
     )
-    assert reread(world.intake, world.inbox) == (1, 0)
+    assert reread(world.intake, world.stuck) == (1, 0)
     assert world.inbox.counts() == {"new": 1}
     await world.work()
     assert world.pull.users == [("acme", ROSA)]
@@ -44,10 +44,10 @@ def test_only_the_rows_named_are_read_and_half_a_row_stays(world: World) -> None
         "acme", Source.LOGS, [("sha256:1", body, "bad_id"), ("sha256:2", b"{", "not_json")],
         now=world.clock.now(),
     )  # fmt: skip
-    first, second = world.inbox.unreadable()
-    assert reread(world.intake, world.inbox, [second]) == (0, 1)
+    first, second = world.stuck.unreadable()
+    assert reread(world.intake, world.stuck, [second]) == (0, 1)
     assert world.inbox.counts() == {"unreadable": 2}
-    assert reread(world.intake, world.inbox, [first]) == (0, 1)
+    assert reread(world.intake, world.stuck, [first]) == (0, 1)
     assert world.inbox.counts() == {"new": 1, "unreadable": 2}
 
 
@@ -55,4 +55,4 @@ def test_a_tenant_that_was_removed_keeps_its_rows(world: World) -> None:
     world.inbox.add_unreadable(
         "gone", Source.LOGS, [("sha256:1", b"{", "not_json")], now=world.clock.now()
     )
-    assert reread(world.intake, world.inbox) == (0, 1)
+    assert reread(world.intake, world.stuck) == (0, 1)

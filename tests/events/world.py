@@ -21,6 +21,7 @@ from worker.events.ports import Limits
 from worker.store.inbox import InboxRepository
 from worker.store.notices import NoticeRepository
 from worker.store.pulls import PullRepository
+from worker.store.stuck_events import StuckEventRepository
 
 
 class FakePull:
@@ -72,6 +73,7 @@ class World:
         self.clock = FakeClock()
         self.engine = engine
         self.inbox = InboxRepository(engine)
+        self.stuck = StuckEventRepository(engine)
         self.store = Interruptible(self.inbox)
         self.pull = FakePull(self.clock)
         self.forgotten: list[tuple[str, str]] = []

@@ -14,7 +14,7 @@ from worker.domain.errors import NotFoundError
 from worker.events import reread
 from worker.monitoring.logs import redact
 from worker.store.dead_messages import DeadMessageRepository
-from worker.store.inbox import InboxRepository
+from worker.store.stuck_events import StuckEventRepository
 
 events = typer.Typer(
     help="Events: what failed, a look at it, and trying it again.", no_args_is_help=True
@@ -28,7 +28,7 @@ def failed(
 ) -> None:
     """Events that gave up, are being retried, or could not be read; and dead queue messages."""
     with context.opened() as base:
-        stuck = InboxRepository(base.engine).stuck(limit=limit)
+        stuck = StuckEventRepository(base.engine).newest(limit=limit)
         dead = DeadMessageRepository(base.engine).newest(limit)
     rows: list[dict[str, Any]] = [
         {
@@ -88,8 +88,8 @@ def discard(
         if dead:
             gone = DeadMessageRepository(base.engine).drop(ids)
         else:
-            inbox = InboxRepository(base.engine)
-            gone = sum(inbox.discard(id_) for id_ in ids)
+            stuck = StuckEventRepository(base.engine)
+            gone = sum(stuck.discard(id_) for id_ in ids)
     if as_json:
         print_json({"discarded": gone})
         return
@@ -97,7 +97,7 @@ def discard(
 
 
 def _event(engine: Engine, id_: int) -> dict[str, Any] | None:
-    found = InboxRepository(engine).look(id_)
+    found = StuckEventRepository(engine).look(id_)
     if found is None:
         return None
     return {
@@ -143,9 +143,9 @@ def replay(
     a newer version may understand them.
     """
     with context.opened() as base:
-        inbox = InboxRepository(base.engine)
-        count = inbox.replay(ids or None, now=base.clock.now())
-        mended, left = reread(intake_of(base), inbox, ids or None)
+        stuck = StuckEventRepository(base.engine)
+        count = stuck.replay(ids or None, now=base.clock.now())
+        mended, left = reread(intake_of(base), stuck, ids or None)
         if count or mended:
             base.hints.events()
     if as_json:

@@ -11,7 +11,7 @@ from worker.events.bodies import Reading
 
 
 class RawRows(Protocol):
-    """See `worker.store.inbox.InboxRepository`."""
+    """See `worker.store.stuck_events.StuckEventRepository`."""
 
     def unreadable(self, ids: Sequence[int] | None) -> Sequence[int]: ...
 
