@@ -27,6 +27,7 @@ def config_of(stage: Stage, *, tenant: str = TENANT) -> dict[str, Any]:
     """The configuration as a mapping, in the shape of `evergrant.toml`."""
     settings = stage.settings
     return {
+        "deletion_quiet": 30,  # seconds; the end of a deletion is to be seen while one watches
         "tenants": {
             tenant: {
                 "domain": settings.domain,
@@ -62,7 +63,7 @@ def write_configs(path: Path, stages: Mapping[str, Stage]) -> Path:
         for name, connection in stage.tenant.connections.items():
             table["connections"].setdefault(name, _addresses(stage, connection.provider.profile))
         tenants[tenant] = table
-    path.write_text(_toml({"tenants": tenants}), encoding="utf-8")
+    path.write_text(_toml({"deletion_quiet": 30, "tenants": tenants}), encoding="utf-8")
     path.chmod(0o600)
     return path
 
@@ -125,11 +126,8 @@ def _addresses(stage: Stage, profile: Profile) -> dict[str, Any]:
 
 
 def _toml(config: Mapping[str, Any]) -> str:
-    lines = ["# Written for a rehearsal stage; run with EVERGRANT_ALLOW_LOOPBACK=1."]
-    for group, tables in config.items():
-        for name, table in tables.items():
-            lines += _table([group, name], table)
-    return "\n".join([*lines, ""])
+    written = "# Written for a rehearsal stage; run with EVERGRANT_ALLOW_LOOPBACK=1."
+    return "\n".join([written, *_table([], config), ""])
 
 
 def _table(path: list[str], table: Mapping[str, Any]) -> Iterator[str]:
@@ -137,7 +135,8 @@ def _table(path: list[str], table: Mapping[str, Any]) -> Iterator[str]:
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
     if plain:
         yield ""
-        yield f"[{'.'.join(json.dumps(part) for part in path)}]"
+        if path:
+            yield f"[{'.'.join(json.dumps(part) for part in path)}]"
         yield from (f"{key} = {json.dumps(value)}" for key, value in plain.items())
     for key, value in table.items():
         if isinstance(value, Mapping):

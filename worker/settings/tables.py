@@ -182,7 +182,7 @@ class Settings(_Table):
         "nothing of his is handed out",
     )
     deletion_quiet: Annotated[timedelta, BeforeValidator(_seconds)] = Field(
-        default=timedelta(hours=1),
+        default=timedelta(minutes=5),
         description="seconds from then until his grants are revoked and their keys destroyed, if "
         "a third look says the same",
     )
@@ -260,7 +260,7 @@ class Settings(_Table):
 
     @model_validator(mode="after")
     def _what_cannot_be_undone_is_not_done_in_haste(self) -> Settings:
-        least = {"deletion_confirm": timedelta(seconds=20), "deletion_quiet": timedelta(minutes=5)}
+        least = {"deletion_confirm": timedelta(seconds=20), "deletion_quiet": timedelta(minutes=1)}
         for name, length in least.items():
             if getattr(self, name) < length and not self.allow_loopback:
                 raise ValueError(f"{name}: at least {length.total_seconds():g} seconds")
