@@ -32,7 +32,7 @@ from worker.actions.run import Run
 from worker.domain.event import Event
 from worker.events import Processor
 from worker.store import migrate
-from worker.store.engine import open_engine
+from worker.store.engine import open_engine, reading
 from worker.store.inbox import InboxRepository
 
 PER_USER = 20  # events
@@ -117,6 +117,9 @@ def run(url: str, directory: str, events: int) -> int:
     inbox = InboxRepository(open_engine(url))
     states = inbox.counts()
     print(f"lost {lost}, done twice {twice}, inbox {states}, accepted {told['accepted']:,}")
+    with reading(open_engine(url)) as db:
+        size = db.exec_driver_sql("SELECT pg_total_relation_size('inbox')").scalar_one()
+    print(f"{size / events:.0f} bytes an event in the inbox, indexes with it")
     forget(inbox, events)
     right = (lost, twice, states, told["accepted"]) == (0, 0, {"done": events}, events)
     return 0 if right and told["duplicate"] == events // 10 else 1

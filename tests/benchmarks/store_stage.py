@@ -238,6 +238,14 @@ def metered(cost: Cost, pid: int) -> Iterator[None]:
     cost.client += time.thread_time() - client
 
 
+def backend(engine: Engine) -> int:
+    """The process that serves an engine's only connection, once all is known that a first claim
+    asks for on another one."""
+    claims_of(engine).claim_due("nobody", [TENANT], each=1, lease=LEASE, since={})
+    with engine.connect() as db:
+        return int(db.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+
 class _Bare:
     """The claim as bare SQL, over the very same table and index."""
 
@@ -274,8 +282,7 @@ class _Product:
         self._engine = open_engine(url, pool_size=1)
         self._claims = claims_of(self._engine)
         self._since: dict[str, datetime] = {}
-        with self._engine.connect() as db:
-            self.pid = int(db.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+        self.pid = backend(self._engine)
 
     def claim(self) -> int:
         """With a watermark as the engine keeps it; each run begins without one."""
