@@ -21,7 +21,7 @@ from worker.store.merge_view import View
 from worker.store.merging import Merged, MergeRepository
 from worker.store.pulls import Begun, PullRepository, user_subject
 from worker.store.quarantine import QuarantineRepository
-from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+from worker.store.tables import CandidateRow, GrantRow, OutboxRow, SeenRefreshTokenRow
 
 HOUR = timedelta(hours=1)
 NO_LIMITS = Lifetimes(
@@ -100,6 +100,10 @@ class Tenant:
     def change(self, **values: Any) -> None:
         with writing(self.engine) as database:
             database.execute(update(GrantRow).values(**values))
+
+    def notices(self) -> list[str]:
+        with reading(self.engine) as database:
+            return list(database.execute(select(OutboxRow.kind)).scalars())
 
     def candidates(self) -> list[Any]:
         with reading(self.engine) as database:
@@ -266,6 +270,9 @@ def test_needs_reauth_ends_with_a_login_and_with_nothing_less(tenant):
     row = tenant.grant()
     assert row.state == GrantState.ACTIVE
     assert row.due_at is not None
+    assert tenant.notices() == ["grant_recovered"]
+    tenant.pull(copy("rt-2", "at-3", login="4:fourth"))
+    assert tenant.notices() == ["grant_recovered"], "an ordinary login is nobody's news"
 
 
 def test_a_lone_access_token_replaces_an_expired_one_and_opens(tenant):

@@ -27,7 +27,8 @@ from worker.domain.merge import (
     decide,
     state_after,
 )
-from worker.domain.ports import AuditRecord, Vault
+from worker.domain.ports import AuditRecord, Notice, Vault
+from worker.store import outbox
 from worker.store.engine import writing
 from worker.store.filling import (
     Fingerprints,
@@ -127,6 +128,7 @@ class MergeRepository:
             merged = tuple(merging.one(arrival) for arrival in ordered)
             detached = merging.detach(user_id, {a.key for a in arrivals}) if user_id else ()
             self._audit.append(connection, merging.records)
+            outbox.add(connection, merging.notices, now)
             return Merged(grants=merged, detached=detached)
 
 
@@ -152,6 +154,7 @@ class _Merging:
         self._view = View(connection, now)
         self._fences = fences_taken(connection, begun.tenant)
         self.records: list[AuditRecord] = []
+        self.notices: list[Notice] = []
 
     def one(self, arrival: Arrival) -> MergedGrant:
         prints = Fingerprints.of(arrival, self._vault)
@@ -275,6 +278,8 @@ class _Merging:
         if row.user_id != arrival.user_id:
             self._record("user_moved", row.id, {"user": arrival.user_id})
         self._set(row.id, values)
+        if ours.state is GrantState.NEEDS_REAUTH and state is GrantState.ACTIVE:
+            self._tell_recovery(row, arrival, values.get("family", row.family))
         if decision.kind is not Kind.IGNORE:
             detail = {"why": decision.why.value, "family": values.get("family", row.family)}
             self._record(_VERBS[decision.kind], row.id, detail)
@@ -382,6 +387,19 @@ class _Merging:
         if arrival.login is not None:
             values["upstream_login"] = arrival.login
         return values
+
+    def _tell_recovery(self, row: Any, arrival: Arrival, family: int) -> None:
+        """Whoever heard that a login was needed hears that it has come: once."""
+        notice = Notice(
+            tenant=self._begun.tenant,
+            kind="grant_recovered",
+            episode=f"grant_recovered:{row.id}:{family}",
+            grant=GrantId(row.id),
+            key=arrival.key,
+            user_id=arrival.user_id,
+            reason="login",
+        )
+        self.notices.append(notice)
 
     def _set(self, grant: GrantId, values: dict[str, Any]) -> None:
         self._db.execute(update(GrantRow).where(GrantRow.id == grant).values(**values))
