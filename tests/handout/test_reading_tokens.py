@@ -128,6 +128,18 @@ async def test_what_was_renewed_a_moment_ago_is_not_renewed_again(handout, grant
     assert renewer.hints == []
 
 
+async def test_a_token_over_a_moment_before_its_renewal_is_due_is_waited_for(
+    handout, grants, renewer, clock
+):
+    """Of four seconds, the last one is too short to be handed out; the renewal is due in it."""
+    now = clock.now()
+    due_at = now + timedelta(seconds=3.2)
+    grant = grants.add(life=timedelta(seconds=4), due_at=due_at, renewed_at=now)
+    clock.advance(3.1)
+    renewer.on_hint = lambda: grants.renew(grant, "at-1")
+    assert (await handout.token(key(), ask())).access_token.text() == "at-1"
+
+
 async def test_a_wish_no_token_can_meet_forces_nothing(handout, grants, renewer):
     """A day is asked of tokens that live for an hour: they get the freshest there is."""
     grants.add()

@@ -9,10 +9,11 @@ from enum import StrEnum
 
 FORCED_PER_HOUR = 5  # with the one that was due anyway this makes the six of I12
 FORCED_GAP = timedelta(seconds=10)  # after any answer: what was just renewed is not renewed again
+SOON = timedelta(seconds=5)  # due by then anyway: waiting is shorter than coming again
 
 
 class Push(StrEnum):
-    DUE = "due"  # it is due now, or being renewed: worth waiting for
+    DUE = "due"  # it is due now or soon, or being renewed: worth waiting for
     TOO_SOON = "too_soon"  # `retry_at` says when
     IMPOSSIBLE = "impossible"  # not active, or nothing to renew with
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, bindparam, case, func, or_, select, tuple_, update
 
-from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, Forward, Moment, Push
+from worker.domain.forward import FORCED_GAP, FORCED_PER_HOUR, SOON, Forward, Moment, Push
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.held import Ask, HeldGrant, Withheld
 from worker.domain.ports import AuditRecord
@@ -232,7 +232,7 @@ def _why_not(
     ).one_or_none()
     if row is None or row.state != GrantState.ACTIVE or not row.renewable or row.alias_of:
         return Forward(Push.IMPOSSIBLE)
-    if row.attempt is not None or (row.due_at is not None and row.due_at <= now):
+    if row.attempt is not None or (row.due_at is not None and row.due_at <= now + SOON):
         return Forward(Push.DUE)
     rested = row.renewed_at and row.renewed_at + FORCED_GAP
     times = [when for when in (retry_at, row.not_before, rested) if when and when > now]
