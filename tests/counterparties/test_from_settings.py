@@ -1,4 +1,5 @@
-"""From evergrant.toml to a renewed grant: an operator's own provider, each way to prove the client.
+"""From evergrant.toml to a renewed grant and its end: an operator's own provider, each way to prove
+the client.
 
 Settings are read, the catalogue is loaded with what they say, the connection is read from the
 store under its overrides, and the engine renews at a server that we did not write.
@@ -19,10 +20,13 @@ from tests.planted import opened, plant, plant_connection, row_of
 from tests.simulation.world import FakePull
 from worker import settings
 from worker.bootstrap.base import Base, Role, open_base
+from worker.bootstrap.ending import compromise_of, reach_of, tombstones_of
 from worker.bootstrap.renewing import engine_of
+from worker.domain.burial import Selection
 from worker.domain.errors import ConfigurationError
 from worker.domain.grant import GrantId
 from worker.providers import HttpTokenEndpoint
+from worker.revocation import Response, Revoker
 from worker.store import migrate
 from worker.vault import Keyring
 
@@ -107,6 +111,27 @@ async def renewed(base: Base, minted: Minted, connection: str) -> GrantId:
     return grant
 
 
+async def given_up(base: Base, connection: str) -> dict[str, int]:
+    """As a leak is answered: stopped here, then ended at the issuer, by the worker's own parts."""
+    selection = Selection(tenant="acme", connection=connection)
+    await compromise_of(base).respond(selection, Response.REVOKE, actor="cli:ada")
+    endpoint = HttpTokenEndpoint(allow_loopback=True)
+    revoker = Revoker(
+        tombstones=tombstones_of(base),
+        connections=base.connections(),
+        catalogue=base.catalogue,
+        endpoint=endpoint,
+        vault=base.vault(),
+        reach=reach_of(base, base.connections()),
+        clock=base.clock,
+        offload=base.offload,
+    )
+    try:
+        return await revoker.drain()
+    finally:
+        await endpoint.close()
+
+
 async def check(server: Counterparty, directory: Path, minted: Minted, way: str) -> None:
     keys = f'\n[tenants.acme.connections.idp]\nprovider = "house-idp"\n{CONNECTIONS[way]}\n'
     config = TENANT + keys + PROVIDER.format(url=server.base_url)
@@ -117,8 +142,12 @@ async def check(server: Counterparty, directory: Path, minted: Minted, way: str)
         assert (row.state, row.generation, row.rotated_before) == ("active", 1, True)
         assert row.renewed_at < row.due_at < row.expires_at
         vault = base.vault()
-        assert server.opens(opened(base.engine, vault, grant, "at"))
+        access_token = opened(base.engine, vault, grant, "at")
+        assert server.opens(access_token)
         assert opened(base.engine, vault, grant) != minted.refresh_token
+        assert await given_up(base, "idp") == {"revoked": 1}
+        assert not server.opens(access_token)
+        assert row_of(base.engine, grant).state == "erased"
 
 
 @pytest.mark.parametrize("way", ["post", "basic"])

@@ -313,6 +313,19 @@ def test_what_it_says_to_a_revocation_is_told_apart(name):
 
 
 @pytest.mark.parametrize("name", CATALOGUE.names())
+def test_an_empty_yes_is_a_yes_and_a_client_that_is_refused_is_asked_again(name):
+    """RFC 7009 §2.2: the body means nothing, and Django says text/html of it. A wrong client secret
+    is mended by an operator: keys must not be destroyed over it, nor the consent be left."""
+    if not CATALOGUE[name].errors.ok_at:
+        empty = an_answer(body=b"", content_type="text/html; charset=utf-8")
+        assert provider(name).read_revocation(empty) is RevocationVerdict.REVOKED
+    wrong = refusal(CATALOGUE[name], "invalid_client")
+    codes = {place.path for place in CATALOGUE[name].errors.codes_at} or {"error"}
+    if "error" in codes and not CATALOGUE[name].errors.ok_at:
+        assert provider(name).read_revocation(wrong) is RevocationVerdict.TRANSIENT
+
+
+@pytest.mark.parametrize("name", CATALOGUE.names())
 def test_a_success_that_is_none_is_not_called_revoked(name):
     """A proxy's page with status 200, an error beside it: "deleted here" is not "revoked there"."""
     page = an_answer(body=b"<html>Back soon</html>", content_type="text/html")

@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes
 
 import msgspec
 
+from worker.domain.errors import ConfigurationError
 from worker.domain.exchange import ConnectionConfig, WireRequest
 from worker.domain.secret import Secret
 from worker.providers import client_auth, templates
@@ -22,6 +23,18 @@ from worker.providers.wire import (
     lookup,
     wired,
 )
+
+
+def audience(entry: Entry, connection: ConnectionConfig, around: Surroundings, url: str) -> str:
+    """Whom a signed assertion is for: the token endpoint, also where another door is asked.
+
+    RFC 7523 §3 names its address as what a server knows itself by; some take no other. `url`: that
+    door's, where no token endpoint is known.
+    """
+    try:
+        return endpoint(entry, connection, around)
+    except ConfigurationError:
+        return url
 
 
 def refresh(

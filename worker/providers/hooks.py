@@ -16,7 +16,7 @@ from datetime import datetime
 
 from worker.domain.exchange import Answered, ConnectionConfig, WireRequest
 from worker.domain.secret import Secret
-from worker.providers import client_auth, expiry, paths, templates
+from worker.providers import asking, client_auth, expiry, paths, templates
 from worker.providers.salvage import parsed
 from worker.providers.vocabulary import Entry
 from worker.providers.wire import Surroundings, check_pinned, lookup, wired
@@ -41,7 +41,8 @@ def introspection(
     if entry.hook != INTROSPECT:
         return None
     url = templates.fill_url(entry.introspection_endpoint, lookup(entry, connection, around))
-    proof = client_auth.prove(entry, connection, audience=url, now=now)
+    meant = asking.audience(entry, connection, around, url)
+    proof = client_auth.prove(entry, connection, audience=meant, now=now)
     params = {"token": access_token.text(), "token_type_hint": "access_token", **proof.params}
     asked = wired(
         "POST", url, connection, around, params=params, headers=proof.headers, body="form"

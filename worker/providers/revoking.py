@@ -9,7 +9,7 @@ import msgspec
 from worker.domain.exchange import Answered, ConnectionConfig, RevocationVerdict, WireRequest
 from worker.domain.secret import Secret
 from worker.domain.token_pair import parted
-from worker.providers import client_auth, oauth1, reading, templates
+from worker.providers import asking, client_auth, oauth1, reading, templates
 from worker.providers.client_auth import Proof
 from worker.providers.salvage import parsed
 from worker.providers.vocabulary import Entry
@@ -47,7 +47,8 @@ def request(
         )
         proof = Proof(headers={"authorization": signed})
     else:
-        proof = _proof(entry, connection, url, token, now)
+        meant = asking.audience(entry, connection, around, url)
+        proof = _proof(entry, connection, meant, token, now)
     params = {
         **({revoke.token_param: token.text()} if revoke.token_param else {}),
         **({"token_type_hint": hint} if revoke.type_hint else {}),
@@ -89,11 +90,15 @@ def by_hand(entry: Entry) -> str:
 def read(entry: Entry, answer: Answered) -> RevocationVerdict:
     """Judge the answer. Never raises.
 
-    RFC 7009 §2.2 answers 200 for a token that was dead already; others refuse it with a word. A
-    page of a proxy or of maintenance says nothing, whatever its status.
+    RFC 7009 §2.2 answers 200 for a token that was dead already, with a body of no meaning; others
+    refuse it with a word. A page of a proxy or of maintenance says nothing, whatever its status. A
+    client that is refused can be mended: it is asked again until patience ends.
     """
     accepted, codes = reading.words(entry, answer)
-    if reading.is_busy(answer) or (accepted and reading.is_page(answer)):
+    page = bool(answer.body.strip()) and reading.is_page(answer)
+    if reading.is_busy(answer) or (accepted and page):
+        return RevocationVerdict.TRANSIENT
+    if not accepted and {*_CLIENT_IS_WRONG, *entry.errors.config} & {*codes}:
         return RevocationVerdict.TRANSIENT
     if accepted and not _denied(answer):
         return RevocationVerdict.REVOKED
@@ -110,6 +115,7 @@ def _denied(answer: Answered) -> bool:
     return erred or any(content.get(key) in _NO for key in _SUCCESS)
 
 
+_CLIENT_IS_WRONG = ("invalid_client", "unauthorized_client")
 _SUCCESS = ("ok", "success", "result", "revoked", "status")
 _NO = (False, "false", "0", "failure", "error")
 
@@ -125,7 +131,7 @@ def _chosen(
 
 
 def _proof(
-    entry: Entry, connection: ConnectionConfig, url: str, token: Secret, now: datetime
+    entry: Entry, connection: ConnectionConfig, audience: str, token: Secret, now: datetime
 ) -> Proof:
     auth = entry.revoke.auth
     if auth == "bearer":
@@ -135,5 +141,5 @@ def _proof(
     if auth == "anonymous":
         return Proof()
     proved = msgspec.structs.replace(entry, client_auth="basic") if auth == "basic" else entry
-    proof = client_auth.prove(proved, connection, audience=url, now=now)
+    proof = client_auth.prove(proved, connection, audience=audience, now=now)
     return Proof(params=proof.params, headers=custom_headers(connection) | proof.headers)
