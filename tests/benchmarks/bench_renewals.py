@@ -4,8 +4,9 @@
 
 All in one run, against one store and one token endpoint, each contender in processes of its own:
 
-    engine    this engine as deployed: claims, gate, journal, vault, audit, group commits
     bare      the same transport and ciphers, claims and UNNEST updates in bulk; no safety at all
+    engine    this engine: claims, gate, journal, vault, audit, group commits
+    worker    the same as an operator starts it: worker and scheduler, by a broker
     kept      a task per token as teams write it: a kept httpx.Client, an ORM session, Celery
     naive     the same with `httpx.post`
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,21 +29,24 @@ from pathlib import Path
 
 from tests.benchmarks import contenders, empty_tasks
 from tests.benchmarks.contenders import Cost, Job
-from tests.benchmarks.stage import Provider, Stage, provider
-from tests.servers import Postgres, Redis
+from tests.benchmarks.product import TICK, product
+from tests.benchmarks.stage import TRUSTED, Provider, Stage, provider
+from tests.servers import Postgres, RabbitMQ, Redis
 from worker.store import migrate
 from worker.store.engine import open_engine
 from worker.vault import Keyring
 
 BY_HAND = 200  # renewals of a task per token: each is dear, and alike
 EMPTY_TASKS = 500
+ROUNDS = 3
+STEADY = 100  # renewals due each second
 
 
 def main() -> int:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
-    count, in_flight = [*numbers, *(6000, 500)[len(numbers) :]]
+    count, in_flight = [*numbers, *(4000, 500)[len(numbers) :]]
     print(f"{count} renewals, {in_flight} in flight per process, load {os.getloadavg()[0]:.1f}")
-    with _place() as root, provider() as peer:
+    with _place() as root, provider(root) as peer:
         if "memory" in sys.argv:
             _memory(root, peer, in_flight)
         else:
@@ -51,29 +56,76 @@ def main() -> int:
 
 def _speed(root: Path, peer: Provider, count: int, in_flight: int) -> None:
     print(f"{'delay':>8} {'who':>22} {'per s':>7} {'CPU ms':>8} {'RSS MB':>7}")
-    with _postgres(root) as url:
-        stage, job = _stage(root, url, peer, count, in_flight)
-        by_hand = _by_hand(root, stage, job, peer)
+    with _server(Postgres, root) as url, _server(Redis, root) as redis:
+        stage, job = _stage(root, url, peer.url, count, in_flight)
+        by_hand = _by_hand(redis, stage, job, peer)
+        _run(stage, job, "engine, warming up", 0.0, contenders.engine)
         for delay in (0.0, 0.05, 0.2):
             peer.answers_after(delay)
             bare = _run(stage, job, "bare", delay, contenders.bare)
             ours = _run(stage, job, "engine", delay, contenders.engine)
             both = _run(stage, job, "engine, 2 processes", delay, contenders.engine, processes=2)
-            ratios = [
-                f"{ours.cpu_ms / bare.cpu_ms:.2f} x bare, two {both.cpu_ms / bare.cpu_ms:.2f}"
-            ]
-            ratios += [f"1/{cpu / ours.cpu_ms:.0f} of {who}" for who, cpu in by_hand.items()]
-            print(f"{'':>8} CPU of the engine: {', '.join(ratios)}", flush=True)
-        stage.store.dispose()
+            of_bare, two = bare.cpu_ms / ours.cpu_ms, bare.cpu_ms / both.cpu_ms
+            _say(f"engine: {of_bare:.0%} of what bare does with the same CPU, two {two:.0%}")
+            _say(", ".join(f"1/{cpu / ours.cpu_ms:.0f} of {who}" for who, cpu in by_hand.items()))
+        _what_costs(stage, job, peer)
+        with _server(RabbitMQ, root) as rabbitmq:
+            for name, broker in (("Redis", redis), ("RabbitMQ", rabbitmq)):
+                _product(root / name, name, broker, stage, job)
+        _secured(root, url, peer, count, in_flight)
     _embedded(root, peer, count, in_flight)
 
 
-def _by_hand(root: Path, stage: Stage, job: Job, peer: Provider) -> dict[str, float]:
+def _what_costs(stage: Stage, job: Job, peer: Provider) -> None:
+    """The journal, and many at once; medians of three, in turn."""
+    peer.answers_after(0.05)
+    ways = {
+        "30 in flight": (contenders.engine, replace(job, in_flight=30)),
+        "200 in flight": (contenders.engine, replace(job, in_flight=200)),
+        "without journal": (contenders.unsafe, replace(job, in_flight=200)),
+    }
+    costs: dict[str, list[Cost]] = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way, (contender, with_) in ways.items():
+            costs[way].append(_run(stage, with_, way, 0.05, contender))
+    cpu = {way: statistics.median(one.cpu_ms for one in found) for way, found in costs.items()}
+    rate = {way: statistics.median(one.rate for one in found) for way, found in costs.items()}
+    _say(f"CPU at 200 in flight: {cpu['200 in flight'] / cpu['30 in flight']:.2f} x that at 30")
+    with_it, without = "200 in flight", "without journal"
+    _say(
+        f"the journal: {cpu[with_it] / cpu[without] - 1:+.0%} CPU, "
+        f"{rate[with_it] / rate[without] - 1:+.0%} renewals per second"
+    )
+    peer.answers_after(0.2)
+
+
+def _product(directory: Path, name: str, broker: str, stage: Stage, job: Job) -> None:
+    with product(directory, job, broker) as running:
+        running.drains(stage)  # connects, imports, learns how much the host bears
+        cost = running.drains(stage)
+        _line(f"worker, {name}", 0.2, cost)
+        late = running.keeps_up(stage, STEADY)
+        ticks = late[int(len(late) * 0.99)] / TICK
+        _say(f"lateness at {STEADY}/s: p50 {late[len(late) // 2]:.2f} s, p99 {ticks:.1f} ticks")
+
+
+def _secured(root: Path, url: str, peer: Provider, count: int, in_flight: int) -> None:
+    """The same engine over TLS and plain."""
+    os.environ["SSL_CERT_FILE"] = str(root / TRUSTED)  # for the processes started from here on
+    costs: dict[str, list[float]] = {"plain": [], "TLS": []}
+    for address, way in ((peer.url, "plain"), (peer.secure_url, "TLS")):
+        stage, job = _stage(root, url, address, count, in_flight)
+        for _ in range(ROUNDS):
+            costs[way].append(_run(stage, job, f"engine, {way}", 0.2, contenders.engine).cpu_ms)
+    plain, secure = (statistics.median(costs[way]) for way in ("plain", "TLS"))
+    _say(f"TLS: {secure / plain:.2f} x plain")
+
+
+def _by_hand(redis: str, stage: Stage, job: Job, peer: Provider) -> dict[str, float]:
     """CPU of a task per token, Celery's own included."""
     peer.answers_after(0.0)
     few = replace(job, count=BY_HAND)
-    with _redis(root) as url:
-        celery = empty_tasks.cpu_ms(url, EMPTY_TASKS)
+    celery = empty_tasks.cpu_ms(redis, EMPTY_TASKS)
     print(f"{'':>8} {'an empty Celery task':>22} {'':>7} {celery:8.3f}")
     kept = _run(stage, few, "kept, body alone", 0.0, contenders.kept)
     naive = _run(
@@ -83,7 +135,7 @@ def _by_hand(root: Path, stage: Stage, job: Job, peer: Provider) -> dict[str, fl
 
 
 def _embedded(root: Path, peer: Provider, count: int, in_flight: int) -> None:
-    stage, job = _stage(root, f"sqlite:///{root}/embedded.db", peer, count // 2, in_flight)
+    stage, job = _stage(root, f"sqlite:///{root}/embedded.db", peer.url, count // 2, in_flight)
     for delay in (0.0, 0.2):
         peer.answers_after(delay)
         _run(stage, job, "engine on SQLite", delay, contenders.engine)
@@ -91,9 +143,9 @@ def _embedded(root: Path, peer: Provider, count: int, in_flight: int) -> None:
 
 def _memory(root: Path, peer: Provider, in_flight: int) -> None:
     peer.answers_after(0.0)
-    with _postgres(root) as url:
+    with _server(Postgres, root) as url:
         for count in (10_000, 100_000):
-            stage, job = _stage(root, url, peer, count, in_flight)
+            stage, job = _stage(root, url, peer.url, count, in_flight)
             _run(stage, job, f"engine, {count}", 0.0, contenders.engine)
 
 
@@ -110,23 +162,31 @@ def _run(
     # New journals each time: a worker reads those of the dead, and here that is every run before.
     journals = Path(tempfile.mkdtemp(prefix="journal-", dir=job.directory))
     cost = contenders.run(contender, replace(job, directory=journals), processes=processes)
+    _line(who, delay, cost)
+    return cost
+
+
+def _line(who: str, delay: float, cost: Cost) -> None:
     print(
         f"{delay * 1000:5.0f} ms {who:>22} {cost.rate:7.0f} {cost.cpu_ms:8.3f} {cost.rss_mb:7.0f}",
         flush=True,
     )
-    return cost
 
 
-def _stage(root: Path, url: str, peer: Provider, count: int, in_flight: int) -> tuple[Stage, Job]:
+def _say(ratio: str) -> None:
+    print(f"{'':>8} {ratio}", flush=True)
+
+
+def _stage(root: Path, url: str, address: str, count: int, in_flight: int) -> tuple[Stage, Job]:
     keyring, store = root / "keyring.json", open_engine(url)
     if not keyring.exists():
         Keyring.create(keyring)
     migrate.upgrade(store)
-    stage = Stage(store=store, keyring=keyring, url=peer.url, count=count)
+    stage = Stage(store=store, keyring=keyring, url=address, count=count)
     stage.fill()
     job = Job(
         store=url,
-        url=peer.url,
+        url=address,
         keyring=keyring,
         directory=root,
         count=count,
@@ -146,18 +206,8 @@ def _place() -> Iterator[Path]:
 
 
 @contextmanager
-def _postgres(root: Path) -> Iterator[str]:
-    server = Postgres(root)
-    server.start()
-    try:
-        yield server.url
-    finally:
-        server.kill()
-
-
-@contextmanager
-def _redis(root: Path) -> Iterator[str]:
-    server = Redis(root)
+def _server(kind: type[Postgres] | type[Redis] | type[RabbitMQ], root: Path) -> Iterator[str]:
+    server = kind(root)
     server.start()
     try:
         yield server.url

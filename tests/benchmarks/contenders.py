@@ -136,7 +136,35 @@ def engine(job: Job, ready: Callable[[], None]) -> int:
     return asyncio.run(_engine(job, ready))
 
 
-async def _engine(job: Job, ready: Callable[[], None]) -> int:
+def unsafe(job: Job, ready: Callable[[], None]) -> int:
+    """This engine without its journal: what the journal costs."""
+    return asyncio.run(_engine(job, ready, journal=NoJournal()))
+
+
+class NoJournal:
+    """Remembers nothing; a crash would lose what came."""
+
+    process = new_process_name()
+
+    async def append(self, _brought: object) -> int:
+        return 0
+
+    def mark(self, _entries: object, _counter: int) -> None:
+        """Nothing to mark."""
+
+    async def probe(self) -> bool:
+        return True
+
+    def history(self) -> list[Any]:
+        return []
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def _engine(
+    job: Job, ready: Callable[[], None], journal: NoJournal | Journal | None = None
+) -> int:
     limits = {ENTRY: {"limits": {"concurrency": job.in_flight, "per_second": 10000.0}}}
     process, clock, node = new_process_name(), Clock(), "bench"
     store = open_engine(job.store, pool_size=8)
@@ -148,7 +176,7 @@ async def _engine(job: Job, ready: Callable[[], None]) -> int:
         settling=SettlingRepository(
             store, node=node, process=process, clock=clock, audit=AuditLog(node), tell=outbox.add
         ),
-        journal=Journal(job.directory, process=process, offload=Threads(2, "journal")),
+        journal=journal or Journal(job.directory, process=process, offload=Threads(2, "journal")),
         journals=NodeJournals(job.directory, own=process),
         connections=ConnectionRepository(store, vault),
         catalogue=load_catalogue(limits, allow_loopback=True),

@@ -37,9 +37,9 @@ def cpu_ms(url: str, tasks: int) -> float:
     try:
         with app.connection_for_write() as connection:
             _publish_and_wait(connection, 20)  # the worker is up, and everything is imported
-            before = time.process_time() + _cpu_of_tree(worker.pid)
+            before = time.process_time() + cpu_of_tree(worker.pid)
             _publish_and_wait(connection, tasks)
-            used = time.process_time() + _cpu_of_tree(worker.pid) - before
+            used = time.process_time() + cpu_of_tree(worker.pid) - before
     finally:
         worker.terminate()
         worker.wait()
@@ -55,8 +55,8 @@ def _publish_and_wait(connection: Any, tasks: int) -> None:
         time.sleep(0.1)
 
 
-def _cpu_of_tree(pid: int) -> float:
-    return _cpu(pid) + sum(_cpu_of_tree(child) for child in _children(pid))
+def cpu_of_tree(pid: int) -> float:
+    return _cpu(pid) + sum(cpu_of_tree(child) for child in _children(pid))
 
 
 def _children(pid: int) -> list[int]:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, delete, insert, update
+from sqlalchemy import Engine, bindparam, delete, func, insert, select, update
 
+from tests.providers.wire import Authority
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
 from worker.domain.secret import Secret
 from worker.store.claim_rows import FREE
 from worker.store.connections import ConnectionRepository
-from worker.store.engine import writing
+from worker.store.engine import reading, writing
 from worker.store.tables import (
     AuditRow,
     ConnectionRow,
@@ -34,6 +35,7 @@ ACCESS = "a" * 1100
 REFRESH = "r" * 200
 _EMPTIED = (AuditRow, ConnectionRow, GrantRow, HostRow, SeenRefreshTokenRow)
 _FILLED_AT_ONCE = 1000
+TRUSTED = "authority.pem"
 
 
 class TokenServer(asyncio.Protocol):
@@ -70,11 +72,16 @@ def _length(head: bytes) -> int:
     return int(rest.partition(b"\r\n")[0] or 0)
 
 
-def _serve(told: Connection) -> None:
+def _serve(told: Connection, directory: Path) -> None:
+    authority = Authority.create()
+    (directory / TRUSTED).write_text(authority.pem)
+    context = authority.serve_as(directory, "localhost")
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(TokenServer, "127.0.0.1", 0, backlog=4096)
-        told.send(server.sockets[0].getsockname()[1])
+        plain = await loop.create_server(TokenServer, "127.0.0.1", 0, backlog=4096)
+        secure = await loop.create_server(TokenServer, "127.0.0.1", 0, backlog=4096, ssl=context)
+        told.send([server.sockets[0].getsockname()[1] for server in (plain, secure)])
         while True:
             TokenServer.delay = await loop.run_in_executor(None, told.recv)
             told.send("set")
@@ -87,7 +94,7 @@ class Provider:
     """A token endpoint in a process of its own."""
 
     url: str
-    pid: int
+    secure_url: str
     _told: Connection
 
     def answers_after(self, seconds: float) -> None:
@@ -96,15 +103,20 @@ class Provider:
 
 
 @contextmanager
-def provider() -> Iterator[Provider]:
+def provider(directory: Path) -> Iterator[Provider]:
+    """Plain and over TLS, with a certificate that `directory / TRUSTED` vouches for."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(theirs,), daemon=True
+        target=_serve, args=(theirs, directory), daemon=True
     )
     process.start()
     try:
-        url = f"http://127.0.0.1:{ours.recv()}/token"
-        yield Provider(url=url, pid=process.pid or 0, _told=ours)
+        plain, secure = ours.recv()
+        yield Provider(
+            url=f"http://127.0.0.1:{plain}/token",
+            secure_url=f"https://localhost:{secure}/token",
+            _told=ours,
+        )
     finally:
         process.kill()
 
@@ -140,6 +152,33 @@ class Stage:
         with writing(self.store) as db:
             db.execute(update(GrantRow).values(FREE | {GrantRow.due_at: past}))
         self._tidy()
+
+    def spread(self, seconds: float) -> dict[UUID, datetime]:
+        """Each is due once within so many seconds from in a moment on; when."""
+        begins = datetime.now(UTC) + timedelta(seconds=2)
+        with writing(self.store) as db:
+            ids = db.execute(select(GrantRow.id)).scalars().all()
+            due = {
+                grant: begins + timedelta(seconds=seconds * number / len(ids))
+                for number, grant in enumerate(ids)
+            }
+            changed = update(GrantRow).where(GrantRow.id == bindparam("of"))
+            changed = changed.values({**FREE, GrantRow.due_at: bindparam("at")})
+            db.execute(changed, [{"of": grant, "at": at} for grant, at in due.items()])
+        self._tidy()
+        return due
+
+    def left(self) -> int:
+        """How many of those due by now are not renewed yet."""
+        with reading(self.store) as db:
+            asked = select(func.count()).where(GrantRow.due_at <= datetime.now(UTC))
+            return int(db.execute(asked).scalar_one())
+
+    def lateness(self, due: Mapping[UUID, datetime]) -> list[float]:
+        """Seconds from when each was due to its commit, in order."""
+        with reading(self.store) as db:
+            rows = db.execute(select(GrantRow.id, GrantRow.renewed_at)).all()
+        return sorted((row.renewed_at - due[row.id]).total_seconds() for row in rows)
 
     def _tidy(self) -> None:
         if self.store.dialect.name != "postgresql":

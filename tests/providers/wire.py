@@ -112,8 +112,12 @@ class Authority:
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         return cls(key, _signed(name, name, key, key, ca=True))
 
+    @property
+    def pem(self) -> str:
+        return _pem(self.certificate)
+
     def trust(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=_pem(self.certificate))
+        context = ssl.create_default_context(cadata=self.pem)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 

@@ -170,3 +170,16 @@ def test_a_reread_is_noted_only_of_a_suspect(engine, vault, claims):
         claims.reread(grant)
     assert row_of(engine, calm).pulled_at is None
     assert row_of(engine, suspect).pulled_at is not None
+
+
+def test_claims_whose_fence_has_risen_are_told_as_lost_and_no_others(engine, vault, claims):
+    """I14: deleted or taken over elsewhere; what is only settled, or not there at all, is not."""
+    for number in range(3):
+        plant(engine, vault, now=NOW, rt=f"r{number}", at=f"a{number}")
+    mine = claim(claims)
+    assert len(mine) == 3
+    assert claims.lost(mine) == set()
+    with writing(engine) as db:
+        db.execute(update(GrantRow).where(GrantRow.id == mine[0].grant).values(fence=5))
+        db.execute(GrantRow.__table__.delete().where(GrantRow.id == mine[1].grant))
+    assert claims.lost(mine) == {(mine[0].grant, mine[0].fence)}

@@ -13,6 +13,8 @@ _STEP = re.compile(r"([\w-]+)(?:\[(\d*)\])?")
 
 def everything_at(value: object, path: str) -> list[object]:
     """All values a path leads to; empty where it leads nowhere. Never raises."""
+    if type(value) is dict and path.isidentifier():  # a plain name, as most are
+        return [value[path]] if path in value else []
     found: list[object] = [value]
     for name, index in _steps(path):
         found = [item[name] for item in found if isinstance(item, _MAPPINGS) and name in item]

@@ -156,12 +156,18 @@ class ClaimsRepository:
 
     def lost(self, claims: Sequence[Claim]) -> set[tuple[GrantId, int]]:
         """Grant and fence of those whose fence has risen since: deleted, or taken over (I14)."""
-        asked = select(GrantRow.id, GrantRow.fence).where(
-            GrantRow.id.in_([claim.grant for claim in claims])
-        )
-        with reading(self._engine) as connection:
-            fences = {row.id: row.fence for row in connection.execute(asked)}
         held = {(claim.grant, claim.fence) for claim in claims}
+        with reading(self._engine) as connection:
+            if self._postgres:
+                columns = {
+                    "ids": arrays.uuids(grant for grant, _ in held),
+                    "fences": arrays.integers(fence for _, fence in held),
+                }
+                rows = connection.exec_driver_sql(_POSTGRES_LOST, columns)
+                return {(GrantId(grant), fence) for grant, fence in rows}
+            asked = select(GrantRow.id, GrantRow.fence)
+            rows = connection.execute(asked.where(GrantRow.id.in_([one for one, _ in held])))
+            fences = {row.id: row.fence for row in rows}
         return {(grant, fence) for grant, fence in held if fences.get(grant, fence) > fence}
 
     def reread(self, grant: GrantId) -> None:
@@ -331,6 +337,12 @@ _UNFINISHED = _unfinished()
 def _by_expiry(claim: Claim) -> datetime:
     return claim.expires_at or claim.due_at or claim.claimed_at
 
+
+_POSTGRES_LOST = """
+SELECT g.id, r.fence
+FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS r(id, fence) JOIN grants g ON g.id = r.id
+WHERE g.fence > r.fence
+"""
 
 # MATERIALIZED keeps the planner from joining the locked rows anew; SKIP LOCKED lets claimers
 # pass each other. `now()` is stable, so it bounds the index scan.
