@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from worker.domain.held import Withheld
 from worker.store import outbox
 from worker.store.audit import AuditLog
 from worker.store.engine import reading
+from worker.store.pulls import PullRepository
 from worker.store.tables import AuditRow, OutboxRow
 from worker.store.withholding import WithholdingRepository
 
@@ -69,3 +71,45 @@ def test_users_who_wait_are_listed(store, grants):
     assert (one.user_id, one.grants, one.since) == (ROSA, 2, T0)
     (other,) = store.users("acme", Withheld.USER_BLOCKED)
     assert other.user_id == "x|2"
+
+
+def test_who_waits_is_looked_at_after_the_quiet_time_and_then_now_and_then(
+    store: WithholdingRepository, grants: GrantTable, engine: Any
+) -> None:
+    pulls = PullRepository(engine)
+    grants.add(user_id="x|1", identity_user_id="1")
+    grants.add(user_id="x|2", identity_user_id="2")
+    grants.add(user_id="x|3", identity_user_id="3")
+    for number, user_id in enumerate(("x|1", "x|2")):
+        at = T0 + timedelta(minutes=number)
+        store.withhold("acme", user_id, Withheld.USER_MISSING, actor="test", now=at)
+        pulls.missed(pulls.begin("acme", f"user:{user_id}", now=at))
+    store.withhold("acme", "x|3", Withheld.USER_BLOCKED, actor="test", now=T0)
+
+    def unseen(minutes: int, again: int = 60) -> list[str]:
+        now = T0 + timedelta(minutes=minutes)
+        since, looked = now - timedelta(minutes=60), now - timedelta(minutes=again)
+        why = Withheld.USER_MISSING
+        return list(store.unseen("acme", why, since=since, looked=looked, limit=50))
+
+    assert unseen(59) == []
+    assert unseen(60) == []  # the second 404 was as long ago: not before, but after
+    assert unseen(61) == ["x|1"]
+    assert unseen(62) == ["x|1", "x|2"]
+    pulls.missed(pulls.begin("acme", "user:x|1", now=T0 + timedelta(minutes=62)))
+    assert unseen(63) == ["x|2"]
+    assert unseen(123) == ["x|1", "x|2"]  # and again an hour later
+
+
+def test_since_when_all_of_a_users_grants_are_withheld(
+    store: WithholdingRepository, grants: GrantTable
+) -> None:
+    grants.add()
+    withhold(store)
+    why = Withheld.USER_MISSING
+    assert store.since("acme", ROSA, why) == T0
+    grants.add(connection="other")
+    later = T0 + timedelta(minutes=5)
+    store.withhold("acme", ROSA, why, actor="test", now=later)
+    assert store.since("acme", ROSA, why) == later  # the last of them counts
+    assert store.since("acme", "nobody|1", why) is None
