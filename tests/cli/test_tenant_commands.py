@@ -502,7 +502,7 @@ def worker(base: Base) -> Iterator[Worker]:
 
 
 def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
-    stage, base, evergrant, worker
+    stage, base, evergrant, worker, capsys
 ):
     rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
     evergrant("sync", "connections")
@@ -550,6 +550,10 @@ def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
     ]
     assert receipt[1]["quiet_seconds"] >= 1
     assert receipt[-1]["keys_destroyed"]
+    assert call(["grants", "list", "--user", rosa]) == 0
+    said = capsys.readouterr().out
+    assert "user_deleted" in said
+    assert "user_missing" not in said
     assert grants_of(base, emil)[0].state == "active"
 
 

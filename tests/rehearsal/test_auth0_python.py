@@ -188,3 +188,24 @@ def test_it_searches_and_counts(stage: RunningStage, sdk: Connect) -> None:
     assert (found.response.total, found.response.limit) == (2, 1)
     assert found.items is not None
     assert found.items[0].identities is None
+
+
+def test_it_meets_auth0s_refusals_of_paging_too_large_or_wrong(
+    stage: RunningStage, sdk: Connect
+) -> None:
+    client, once = sdk(stage), {"max_retries": 0}
+    for wrong in ({"per_page": 101}, {"page": -1}):
+        with pytest.raises(BadRequestError) as refused:
+            client.users.list(**wrong, request_options=once)
+        assert refused.value.body["errorCode"] == "invalid_query_string"
+    with pytest.raises(BadRequestError):
+        client.connections.list(take=101, request_options=once)
+
+
+def test_it_sees_how_the_log_streams_stand(stage: RunningStage, sdk: Connect) -> None:
+    stage.do("send_to", logs={"url": "http://127.0.0.1:9/logs", "authorization": "x"})
+    (stream,) = sdk(stage).log_streams.list()
+    assert (stream.type, stream.status) == ("http", "active")
+    stage.do("suspend_logs", suspended=True)
+    (stream,) = sdk(stage).log_streams.list()
+    assert stream.status == "suspended"

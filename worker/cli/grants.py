@@ -19,7 +19,7 @@ from worker.cli.trying import watch
 from worker.domain.errors import ConfigurationError
 from worker.domain.forward import Push
 from worker.domain.grant import GrantPart, GrantState
-from worker.domain.held import Ask, HeldGrant
+from worker.domain.held import GONE, Ask, HeldGrant
 from worker.domain.refusals import TooWideError
 from worker.handout import Explain, Handout
 from worker.revocation import Reach, Requests
@@ -81,7 +81,7 @@ def _row(line: GrantLine) -> dict[str, Any]:
         "state": line.state,
         "expires": line.expires_at,
         "next_renewal": line.due_at,
-        "note": line.withheld
+        "note": (line.withheld if line.state not in GONE else None)
         or line.reason
         or (f"{line.failures}× {line.last_error}" if line.failures else ""),
     }
