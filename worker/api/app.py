@@ -211,7 +211,7 @@ def _v1(handout: Handout, explain: Explain, requests: Requests, asker: Asker) ->
         connection: Connection,
         query: Annotated[RevokeQuery, Query()],
     ) -> Response:
-        """Give a grant up: nothing is served from now on; a worker revokes it at the provider."""
+        """Give a grant up: nothing is served from now on, and the provider is asked to end it."""
         ask = Ask(
             tenant=tenant,
             connection=connection,
