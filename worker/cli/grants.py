@@ -152,7 +152,7 @@ def revoke(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Give a grant up: nothing is served any more, and the provider is asked to end it if it can be.
+    """Give a grant up: nothing is served any more, and the provider is asked to end it.
 
     Where the provider ends the whole consent (Google, Facebook, …) and other living grants hang on
     it, nothing is done unless you say --include-siblings; they are given up with it then.
