@@ -59,6 +59,14 @@ def test_what_is_nearly_right_is_mended(text, meant):
     assert json.loads(mended(text)) == meant
 
 
+@pytest.mark.parametrize("inner", [b"[]", b'{"x": "]"}', b'[{}, "[", 1]'])
+def test_what_is_too_deep_is_nothing_and_what_stands_beside_it_is_kept(inner):
+    deep = b"[[]," * 10_000 + inner + b"]" * 10_000
+    told = json.loads(mended(b'{"a": ' + deep + b', "b": [' + inner + b'], "c": "x"}'))
+    assert (told["b"], told["c"]) == ([json.loads(inner)], "x")
+    assert json.dumps(told["a"]).count("[") <= 2 * 64  # and no reader stumbles over it
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 10_000, b"hello"])
 def test_what_is_not_is_refused(text):
     with pytest.raises(ValueError, match=r"."):

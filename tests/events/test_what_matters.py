@@ -324,6 +324,19 @@ def test_a_broken_record_in_a_batch_costs_only_itself(broken: bytes, opened: byt
     assert [one.raw for one in reading.unreadable] == [broken]
 
 
+@pytest.mark.parametrize("kind", ["log", "event"])
+def test_nobody_hides_his_deletion_by_what_he_nested_in_his_profile(kind: str) -> None:
+    deep: Any = "x"
+    if kind == "log":
+        body = json.dumps(log("sdu", "1", user_id=ROSA, details={"body": deep})).encode()
+    else:
+        about = {"object": {"user_metadata": deep, "user_id": ROSA}}
+        body = json.dumps(payloads.cloud_event("user.deleted", data=about)).encode()
+    nested = body.replace(b'"x"', b'{"a":' * 5_000 + b"1" + b"}" * 5_000)
+    [event] = read(nested).events
+    assert (event.trigger, event.user_id) == (Trigger.USER_DELETED, ROSA)
+
+
 def test_a_batch_that_was_cut_off_gives_what_is_whole() -> None:
     body = payloads.array(login("1"), login("2"), login("3"))
     reading = read(body[:-40])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 
+_DEEPEST = 64
 UNREADABLE = "\ufffd"  # stands where characters were that are none
 _HALF = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)  # linear
@@ -18,20 +19,35 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)  # li
 def mended(text: bytes) -> bytes:
     """The same value in strict JSON: halves of pairs and bad UTF-8 replaced by U+FFFD.
 
-    What has no place in JSON (NaN, infinities) becomes null. Raises: ValueError.
+    What has no place in JSON (NaN, infinities), and what is nested too deep for any reader, becomes
+    null: nobody hides what happens to him by nesting something in his profile. Raises: ValueError.
     """
-    try:
-        value = json.loads(
-            text.decode("utf-8", "replace"),
-            strict=False,  # control characters in strings
-            parse_float=_finite,
-            parse_int=_finite,
-            parse_constant=lambda _: None,
-        )
-        told = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    value = json.loads(
+        _pruned(text).decode("utf-8", "replace"),
+        strict=False,  # control characters in strings
+        parse_float=_finite,
+        parse_int=_finite,
+        parse_constant=lambda _: None,
+    )
+    told = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return _HALF.sub(UNREADABLE, told).encode()
+
+
+def _pruned(text: bytes) -> bytes:
+    """With null for whatever lies deeper than anything of Auth0's."""
+    kept: list[bytes] = []
+    depth, begins = 0, 0
+    for token in _TOKEN.finditer(text):
+        match token.group():
+            case b"[" | b"{":
+                depth += 1
+                if depth == _DEEPEST + 1:
+                    kept += text[begins : token.start()], b"null"
+            case b"]" | b"}":
+                depth -= 1
+                if depth == _DEEPEST:
+                    begins = token.end()
+    return b"".join([*kept, text[begins:] if depth <= _DEEPEST else b""])
 
 
 def elements(array: bytes) -> list[bytes]:

@@ -137,7 +137,7 @@ def _found_in(
 ) -> Iterable[Event]:
     try:
         return list(_events_in(piece, tenant, source, delivery_id))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _events_in(loose_json.mended(bytes(piece)), tenant, source, delivery_id)
 
 
