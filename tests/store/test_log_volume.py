@@ -20,6 +20,9 @@ from worker.store.engine import open_engine, reading, writing
 
 NOW = datetime.now(UTC) - timedelta(seconds=5)
 GRANTS = 12
+# A transaction of a neighbour's database keeps old versions from being pruned for a moment, and a
+# checkpoint has a page logged whole. What the order of columns costs, it costs in every round.
+_ROUNDS = 8
 
 
 @pytest.fixture
@@ -42,6 +45,10 @@ def logged_by_a_claim(engine: Engine) -> float:
     assert len(claims.claim_due("google-oauth2", ["acme"], **asked)) == GRANTS
     event.remove(engine, "before_cursor_execute", _note)
     (statement, parameters) = next(one for one in sent if "UPDATE grants" in one[0])
+    return min(_logged_once(engine, statement, parameters) for _ in range(_ROUNDS))
+
+
+def _logged_once(engine: Engine, statement: str, parameters: Any) -> float:
     with writing(engine) as db:  # the same rows anew: free, and pruned as in daily life
         db.execute(text("UPDATE grants SET attempt = NULL"))
     with writing(engine) as db:
