@@ -11,7 +11,8 @@ from worker.auth0.exports import ExportJob, begin_export, export_job, exported_i
 from worker.domain.errors import TransientError
 from worker.domain.ports import Clock
 
-_ASK_AGAIN = 5.0  # seconds
+_ASK_AGAIN = 1.0  # seconds, doubling
+_AT_MOST = 10.0
 _PATIENCE = 3600.0 * 4
 
 Report = Callable[[ExportJob], None]
@@ -30,12 +31,13 @@ async def export_ids(
     Raises: PermanentError (no exports on this plan, or the job failed), TransientError.
     """
     job = await begin_export(api, connection_id=connection_id)
-    until = clock.monotonic() + _PATIENCE
+    until, wait = clock.monotonic() + _PATIENCE, _ASK_AGAIN
     while job.location is None:
         report(job)
         if clock.monotonic() > until:
             raise TransientError(f"{api.tenant}: Auth0's export does not end", code="export_slow")
-        await clock.sleep(_ASK_AGAIN)
+        await clock.sleep(wait)
+        wait = min(_AT_MOST, wait * 2)
         job = await export_job(api, job.id)
     fresh = to.with_suffix(".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
