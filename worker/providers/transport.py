@@ -30,6 +30,7 @@ READ_TIMEOUT = 120.0  # from the write to the last byte, where the caller says n
 # halfway is an ambiguity bought for a handshake saved.
 KEEPALIVE = 3.0
 IDLE_LIMIT = 256  # kept connections per host
+INCOMING = 64 * 1024  # read from a socket at once
 
 
 class SurelyNotSentError(httpx.ConnectError):
@@ -49,10 +50,15 @@ class MaybeSentError(httpx.ReadError):
         self.fragment = fragment
 
 
-class Connection(asyncio.Protocol):
-    """One TCP or TLS connection; at most one exchange is under way on it."""
+class Connection(asyncio.BufferedProtocol):
+    """One TCP or TLS connection; at most one exchange is under way on it.
 
-    def __init__(self) -> None:
+    What arrives goes into `incoming`, which all connections of a loop share, and is copied from
+    there at once: a plain protocol gets 256 KiB anew for each kilobyte that comes.
+    """
+
+    def __init__(self, incoming: bytearray) -> None:
+        self._incoming = incoming
         self.closed = False
         self.idle_until = 0.0  # by the loop's clock, while it is kept; 0 while it is in use
         self._timer: asyncio.TimerHandle | None = None
@@ -66,12 +72,15 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._incoming
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._answer is None:
             self.abort()  # nobody asked
             return
         try:
-            self._answer.feed(data)
+            self._answer.feed(bytes(memoryview(self._incoming)[:nbytes]))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             if not self._answer.complete:
                 self._fail("protocol")
@@ -175,6 +184,7 @@ class TokenTransport(httpx.AsyncBaseTransport):
         self._resolve = resolve or self._system_resolver
         self._connect_timeout = connect_timeout
         self._keepalive = keepalive
+        self._incoming = bytearray(INCOMING)
         self._idle: dict[tuple[str, str, int], deque[Connection]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -267,7 +277,7 @@ class TokenTransport(httpx.AsyncBaseTransport):
         for address in found:
             try:
                 _, connection = await loop.create_connection(
-                    Connection,
+                    lambda: Connection(self._incoming),
                     address,
                     target.port,
                     ssl=context,
