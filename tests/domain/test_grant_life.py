@@ -36,6 +36,7 @@ class Attempt:
     began: float
     deadline: float  # of the lease
     here: bool  # on the host that looks at it
+    first: float = 0.0  # when the first attempt at the token began
     sends: int = 0
     sent_at: float | None = None
     answer: tuple[int, dict[str, Any]] | None = None  # on its way, or in the process's memory
@@ -109,7 +110,9 @@ class GrantLife(RuleBasedStateMachine):
     @rule(here=st.booleans())
     def another_takes_over(self, here):
         assert self.attempt.answer is None, "somebody alive still holds what he was answered"
-        self.attempt = self._claimed(self.current, here)
+        taken = self._claimed(self.current, here)
+        taken.first = self.attempt.first
+        self.attempt = taken
 
     # ------------------------------------------------------------ what else happens
 
@@ -174,7 +177,10 @@ class GrantLife(RuleBasedStateMachine):
             self.suspect_since = self.suspect_since or self._at(self.now)
 
     def _claimed(self, token: str, here: bool) -> Attempt:
-        return Attempt(token=token, began=self.now, deadline=self.now + self.rules.lease, here=here)
+        now = self.now
+        return Attempt(
+            token=token, began=now, deadline=now + self.rules.lease, here=here, first=now
+        )
 
     def _live(self) -> bool:
         return self.attempt is not None and not self.attempt.dead and not self.attempt.told
@@ -191,6 +197,7 @@ class GrantLife(RuleBasedStateMachine):
             node="n",
             process="p",
             began_at=self._at(attempt.began),
+            token_since=self._at(attempt.first),
             uncertain=attempt.told,
         )
         return may_retake(

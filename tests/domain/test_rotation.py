@@ -28,7 +28,12 @@ def rules(rotation: Rotation, grace: float = 0.0, *, rotated_before: bool = Fals
 
 def attempt(*, uncertain: bool = False) -> EarlierAttempt:
     return EarlierAttempt(
-        attempt=AttemptId(uuid4()), node="n1", process="1", began_at=T0, uncertain=uncertain
+        attempt=AttemptId(uuid4()),
+        node="n1",
+        process="1",
+        began_at=T0,
+        token_since=T0,
+        uncertain=uncertain,
     )
 
 

@@ -85,6 +85,28 @@ def test_on_another_node_the_lease_is_waited_for_and_the_grace_is_kept(world):
     run(story())
 
 
+def test_a_grace_counts_from_the_first_attempt_and_not_from_each_takeover(world):
+    """Two attempts die one after the other, each within the grace of the one before; the third
+    would send the token when the grace is long over, and cost the family where reuse revokes."""
+
+    async def story():
+        w = world(Rotation.G, grace=30.0)
+        w.plant()
+        one, two, other = w.start(), w.start(), w.start(node="n2")
+        w.at_step = killing(one, "answer")
+        asyncio.get_running_loop().create_task(one.drain(budget=5))
+        await asyncio.sleep(20)
+        w.at_step = lambda p, name: p is two and name == "answer" and p.kill()
+        asyncio.get_running_loop().create_task(live([two], 4))
+        await asyncio.sleep(2)
+        assert len(w.network.sent) == 2
+        await live([other], 25)
+        in_grace = [when for when, _ in w.network.sent if when - w.network.sent[0][0] <= 30.0]
+        assert len(w.network.sent) == len(in_grace)
+
+    run(story())
+
+
 def test_a_strict_token_on_another_node_is_held_until_its_journal_was_replayed(world):
     """C10: B lies in the journal of a node that is down; A must not be sent meanwhile."""
 

@@ -108,6 +108,7 @@ class EarlierAttempt:
     node: str
     process: str  # pid and start time, enough to prove its death on its own host
     began_at: datetime
+    token_since: datetime  # when the first attempt at the token began, whoever took over since
     uncertain: bool  # True: bytes may have left; False: only claimed, as far as the store knows
 
 
@@ -123,6 +124,7 @@ class Claim:
     fence: int
     parent_fp: Fingerprint | None  # of the refresh token; None where the access token is exchanged
     claimed_at: datetime
+    first_claimed_at: datetime  # of this refresh token: where a grace counts from
     lease_until: datetime
     tokens: SealedTokens
     scope: str | None

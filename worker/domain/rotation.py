@@ -72,7 +72,9 @@ _STRICTEST = Rules(
 SHORTEST_LEASE = _with_grace(1.0).lease  # what a claim starts with until its class is known
 
 
-def resend_after(rules: Rules, *, sent: int, age: float) -> float | None:
+def resend_after(
+    rules: Rules, *, sent: int, age: float, token_age: float | None = None
+) -> float | None:
     """How long this very attempt waits before sending its token again; None: it does not.
 
     Its connection is closed and it holds nothing, so the only question is whether the provider
@@ -81,11 +83,15 @@ def resend_after(rules: Rules, *, sent: int, age: float) -> float | None:
     Args:
         sent: how often it has sent, > 0.
         age: seconds since it began.
+        token_age: seconds since the first attempt at the token began, if that was another one:
+            a grace counts from there.
     """
-    if sent >= rules.sends:
+    token_age = max(age, token_age or 0.0)
+    late = rules.rotation is Rotation.G and token_age - age >= rules.window
+    if sent >= rules.sends or late:  # begun when the grace was over: one try (I12)
         return None
     haste = 0.25 * 2.0 ** (sent - 1)
-    if age + haste < rules.window:
+    if token_age + haste < rules.window:
         return haste
     if sent > 1:
         return None
@@ -118,7 +124,7 @@ def may_retake(
     age = now - earlier.began_at
     if not gone and now < lease_until:
         return False
-    if age.total_seconds() < rules.window:
+    if (now - earlier.token_since).total_seconds() < rules.window:
         return True
     if age < QUIET:
         return False

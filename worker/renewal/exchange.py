@@ -186,7 +186,8 @@ class Exchanger:
     async def _may_resend(self, prepared: Prepared) -> bool:
         """The same token once more, as its class allows, under a lease that covers it."""
         age = self._clock.monotonic() - prepared.began
-        wait = resend_after(prepared.rules, sent=prepared.sent, age=age)
+        before = (prepared.claim.claimed_at - prepared.claim.first_claimed_at).total_seconds()
+        wait = resend_after(prepared.rules, sent=prepared.sent, age=age, token_age=age + before)
         if wait is None or self.stopping:
             return False
         await self._clock.sleep(wait)

@@ -283,7 +283,7 @@ _DUE_ROWS = (
 )
 
 
-_CLAIM_ONE = (
+_HOLD_ONE = (
     update(GrantRow)
     .where(GrantRow.id == bindparam("of"))
     .values(
@@ -300,7 +300,8 @@ _CLAIM_ONE = (
         }
     )
 )
-_TAKE_ONE = _CLAIM_ONE.where(
+_CLAIM_ONE = _HOLD_ONE.values({GrantRow.first_claimed_at: bindparam("from")})
+_TAKE_ONE = _HOLD_ONE.where(
     GrantRow.attempt == bindparam("seen"),
     GrantRow.fence == bindparam("seen_fence"),
     GrantRow.state.in_(_OPEN),
@@ -369,6 +370,7 @@ UPDATE grants SET
     claim_process = %(process)s,
     claim_fp = grants.rt_fp,
     claimed_at = now(),
+    first_claimed_at = now(),
     lease_until = now() + %(lease)s,
     uncertain = false,
     last_generation = greatest(grants.last_generation, grants.generation) + 1

@@ -161,6 +161,7 @@ class GrantRow(Base):
     claim_process: Mapped[str | None]
     claim_fp: Mapped[bytes | None]
     claimed_at: Mapped[datetime | None]
+    first_claimed_at: Mapped[datetime | None]  # of this token; a takeover leaves it as it is
     lease_until: Mapped[datetime | None]
     uncertain: Mapped[bool]  # the attempt may have sent and does not know how it ended
 
