@@ -133,11 +133,16 @@ class Drill:
         }
         assert before
 
-        def renewed() -> bool:
-            rows = [row for row in self.rows() if row.id in before]
-            return bool(rows) and all(row.renewed_at != before[row.id] for row in rows)
+        def left() -> list[Any]:
+            rows = self.rows()
+            return [row for row in rows if row.renewed_at == before.get(row.id, 0)] or (
+                [] if rows else ["the store is away"]
+            )
 
-        return self.wait_for("all that can be kept renews", renewed)
+        try:
+            return self.wait_for("all that can be kept renews", lambda: not left())
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{_told(left())}") from None
 
     def all_told(self) -> float:
         """Seconds until every strict grant has renewed once more, or is called dead. It may wait
@@ -177,6 +182,19 @@ class Drill:
 
     def _log(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))
+
+
+def _told(rows: Sequence[Any]) -> str:
+    """How grants stand, for whoever reads a failure."""
+    names = (
+        *("id", "connection", "state", "due_at", "renewed_at", "not_before", "last_code"),
+        *("attempt", "fence", "claim_node", "claim_process", "claimed_at", "first_claimed_at"),
+        *("lease_until", "uncertain", "failures", "expires_at"),
+    )
+    return "\n".join(
+        " ".join(f"{name}={getattr(row, name)}" for name in names if hasattr(row, name))
+        for row in rows
+    )
 
 
 @contextmanager

@@ -31,3 +31,28 @@ def test_gauges_of_the_store_are_shown_with_their_labels():
     rows = [("evergrant_due", "Due now.", ("provider",), [(("github",), 3.0)])]
     body, _ = exposition(StoreCollector(lambda: rows))
     assert b'evergrant_due{provider="github"} 3.0' in body
+
+
+ON_A_FULL_DISK = """
+import resource, signal
+from worker.monitoring.metrics import EXCHANGE_SECONDS, IN_FLIGHT, RENEWALS
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+RENEWALS.labels("google-oauth2", "renewed").inc()
+IN_FLIGHT.labels("google-oauth2").inc()
+EXCHANGE_SECONDS.labels("google-oauth2").observe(0.1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+RENEWALS.labels("google-oauth2", "renewed").inc()
+RENEWALS.labels("waad", "renewed").inc()
+print(RENEWALS.labels("google-oauth2", "renewed")._value.get(), os.listdir(at))
+"""
+
+
+def test_a_full_disk_ends_nothing_that_is_counted(tmp_path):
+    """Counts that would be the first of their file stay in memory; later ones have files again."""
+    begin = f"import os; os.environ['PROMETHEUS_MULTIPROC_DIR'] = at = {str(tmp_path)!r}"
+    counted = subprocess.run(
+        [sys.executable, "-c", begin + ON_A_FULL_DISK], capture_output=True, text=True, check=True
+    )
+    assert counted.stdout.startswith("2.0")
+    assert "counter_" in counted.stdout

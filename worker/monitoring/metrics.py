@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,9 +19,29 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
     start_http_server,
+    values,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
+
+
+def _in_memory_at_worst(in_a_file: Callable[..., Any]) -> Callable[..., Any]:
+    """A count whose file cannot grow, on a full disk, is kept in this process's memory.
+
+    Whoever counts is in the midst of something that matters more: an attempt that was ended by
+    its own counting would hold its grant until the process ends.
+    """
+
+    def make(*told: Any, **more: Any) -> Any:
+        try:
+            return in_a_file(*told, **more)
+        except Exception:  # OSError; and whatever a half-grown file leads to afterwards
+            return values.MutexValue(*told, **more)  # type: ignore[no-untyped-call]  # untyped there
+
+    return make
+
+
+values.ValueClass = _in_memory_at_worst(values.ValueClass)  # before any metric is made
 
 # Seconds. The scale serves both a demo (lifetimes of seconds) and an hour-long token.
 _LATENESS = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14400)
@@ -109,9 +130,9 @@ class StoreCollector(Collector):
             yield GaugeMetricFamily("evergrant_store_up", "1: the store answers.", value=0)
             return
         yield GaugeMetricFamily("evergrant_store_up", "1: the store answers.", value=1)
-        for name, help_, labels, values in rows:
+        for name, help_, labels, lines in rows:
             family = GaugeMetricFamily(name, help_, labels=list(labels))
-            for label_values, value in values:
+            for label_values, value in lines:
                 family.add_metric(list(label_values), value)
             yield family
 
