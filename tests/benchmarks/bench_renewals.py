@@ -18,7 +18,6 @@ With `memory` it prints what a worker process holds after ten and after a hundre
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from tests.benchmarks import contenders, empty_tasks
 from tests.benchmarks.contenders import Cost, Job
 from tests.benchmarks.product import TICK, product
 from tests.benchmarks.stage import TRUSTED, Provider, Stage, provider
+from tests.benchmarks.store_stage import place
 from tests.servers import Postgres, RabbitMQ, Redis
 from worker.store import migrate
 from worker.store.engine import open_engine
@@ -46,7 +46,7 @@ def main() -> int:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     count, in_flight = [*numbers, *(4000, 500)[len(numbers) :]]
     print(f"{count} renewals, {in_flight} in flight per process, load {os.getloadavg()[0]:.1f}")
-    with _place() as root, provider(root) as peer:
+    with place() as root, provider(root) as peer:
         if "memory" in sys.argv:
             _memory(root, peer, in_flight)
         else:
@@ -193,16 +193,6 @@ def _stage(root: Path, url: str, address: str, count: int, in_flight: int) -> tu
         in_flight=in_flight,
     )
     return stage, job
-
-
-@contextmanager
-def _place() -> Iterator[Path]:
-    root = Path(tempfile.mkdtemp(prefix="evergrant-bench-"))
-    root.chmod(0o755)  # PostgreSQL runs as somebody else
-    try:
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @contextmanager
