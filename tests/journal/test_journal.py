@@ -215,6 +215,54 @@ async def test_a_disk_that_refuses_is_told_and_tried_again(place, code):
     assert [one.fence for one in left_by(place)][-1] == 3
 
 
+async def test_a_segment_that_cannot_be_opened_is_told_to_who_waits_and_tried_again(
+    place, monkeypatch
+):
+    """No more files, or no room for a name: an answer that waited for ever would be lost."""
+    journal = opened(place)
+    await journal.append(brought(1))
+    journal._abandon_segment()
+    whole, os_open = os.open, [0]
+
+    def no_files(path, flags, *rest, **more):
+        if str(path).endswith(".log") and flags & os.O_CREAT:
+            os_open[0] += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return whole(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", no_files)
+    with pytest.raises(TransientError):
+        await asyncio.wait_for(journal.append(brought(2)), 5)
+    assert await journal.probe() is False
+    assert os_open[0] == 2
+    monkeypatch.setattr(os, "open", whole)
+    assert await journal.probe() is True
+    await journal.append(brought(3))
+    crash(journal)
+    assert [entry.fence for entry in left_by(place)] == [1, 3]
+
+
+async def test_a_segment_whose_head_could_not_be_written_is_not_written_on(place):
+    """What follows no head would not be read."""
+    ill = [False]
+
+    def sync(file):
+        if ill[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fdatasync(file)
+
+    journal = opened(place, sync=sync)
+    journal._abandon_segment()
+    ill[0] = True
+    with pytest.raises(TransientError):
+        await journal.append(brought(1))
+    assert journal._file == -1
+    ill[0] = False
+    await journal.append(brought(2))
+    crash(journal)
+    assert [entry.fence for entry in left_by(place)] == [2]
+
+
 async def test_files_are_readable_by_their_owner_alone(place):
     journal = opened(place)
     await journal.append(brought())

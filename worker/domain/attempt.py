@@ -8,7 +8,7 @@ lost fence brings is kept all the same, as a candidate (I3).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -79,6 +79,10 @@ class Brought:
     def rotated(self) -> bool:
         """A refresh token came that is not the one spent."""
         return self.rt_fp is not None and self.rt_fp != self.parent_fp
+
+    def bare(self) -> Brought:
+        """What cannot be had again, as a candidate: where the whole of it cannot be written."""
+        return replace(self, read=False, scope=None, token_type="Bearer", notices=(), api_base="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

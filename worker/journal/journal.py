@@ -103,7 +103,7 @@ class Journal:
         """Whether the disk takes appends (again)."""
         try:
             await self._offload(self._put, b"")
-        except OSError:
+        except (OSError, ConfigurationError):
             return False
         return True
 
@@ -125,10 +125,10 @@ class Journal:
             group, self._waiting = self._waiting, []
             marks, self._marks = self._marks, []
             data = b"".join((*marks, *(record for _, record, _ in group)))
-            failure: OSError | None = None
+            failure: Exception | None = None
             try:
                 await self._offload(self._put, data)
-            except OSError as error:  # ENOSPC, EIO
+            except Exception as error:  # ENOSPC, EIO; whatever it was, who waits must hear of it
                 failure = error
                 self._marks = marks + self._marks
             for number, _, done in group:
@@ -139,15 +139,15 @@ class Journal:
 
     def _put(self, data: bytes) -> None:
         """Write all of `data` and sync it, or leave the file as it was."""
-        if self._file < 0 or self._full():
-            self._open_segment()
         started = time.perf_counter()
         try:
+            if self._file < 0 or self._full():
+                self._open_segment()
             written = os.write(self._file, data)
             while written < len(data):
                 written += os.write(self._file, data[written:])
             self._sync(self._file)
-        except OSError:
+        except Exception:
             self._abandon_segment()  # what the page cache now holds nobody knows
             raise
         self._size += len(data)
@@ -168,9 +168,9 @@ class Journal:
         self._drop_old_segments()
 
     def _abandon_segment(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     def _drop_old_segments(self) -> None:
         """A day old and all of it in the store: no replay needs it any more."""
@@ -186,11 +186,11 @@ class Journal:
         return self._directory / f"{self.process}.{segment:06d}.log"
 
 
-def _tell(done: asyncio.Future[None], failure: OSError | None) -> None:
+def _tell(done: asyncio.Future[None], failure: Exception | None) -> None:
     if failure is None:
         done.set_result(None)
     else:
-        why = f"journal: {failure.strerror}"
+        why = f"journal: {getattr(failure, 'strerror', None) or type(failure).__name__}"
         done.set_exception(TransientError(why, code="journal_away"))
 
 

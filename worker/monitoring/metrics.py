@@ -82,6 +82,9 @@ PROVIDER_CHANGES = Counter(
     "Connections on which a provider treats refresh tokens otherwise than its entry says.",
     ["provider", "change"],
 )
+INTERNAL_ERRORS = Counter(
+    "evergrant_internal_errors", "What broke within a renewal, by the step that broke.", ["what"]
+)
 JOURNAL_SYNC = Histogram(
     "evergrant_journal_sync_seconds", "One group fdatasync of the journal.", buckets=_SYNC
 )

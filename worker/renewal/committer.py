@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from worker.domain.attempt import Brought, Ending, Settled
 from worker.domain.errors import PermanentError, TransientError
 from worker.domain.grant import GrantId
 from worker.domain.ports import Clock, Offload
+from worker.renewal.breaking import broke
 from worker.renewal.ports import Journal, Settling
 
 GROUP = 200
@@ -19,7 +18,8 @@ GROUP = 200
 # for two.
 GATHER = 0.02
 _LONGEST_RETRY = 2.0
-_log = structlog.get_logger(__name__)
+_AGAIN = 60.0  # seconds between tries to write what could not be written
+_NOTHING = Settled(fates={}, counter=None)
 
 
 class Committer:
@@ -41,6 +41,7 @@ class Committer:
         self._settled = settled
         self._pending: list[Ending] = []
         self._task: asyncio.Task[None] | None = None
+        self._later: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[GrantId, int], int] = {}  # places in our journal
         self.store_away = False
         self.counter = 0  # the store's count of our rotated groups, as last confirmed
@@ -68,17 +69,23 @@ class Committer:
     async def _write(self, group: Sequence[Ending]) -> None:
         try:
             settled = await self._persist(group)
-        except PermanentError as error:
+        except Exception as error:
             await self._apart(group, error)
             return
         if settled.counter is not None:
-            self.counter = max(self.counter, settled.counter)
-            places = (self._entries.pop((one.grant, one.fence), None) for one in group)
-            self._journal.mark([at for at in places if at is not None], settled.counter)
+            self._mark(group, settled.counter)
         self._settled(group, settled)
 
+    def _mark(self, group: Sequence[Ending], counter: int) -> None:
+        self.counter = max(self.counter, counter)
+        places = (self._entries.pop((one.grant, one.fence), None) for one in group)
+        try:
+            self._journal.mark([at for at in places if at is not None], counter)
+        except Exception as error:  # then a replay finds that the store has them
+            broke("marking_broke", error)
+
     async def _persist(self, group: Sequence[Ending]) -> Settled:
-        """Raises: PermanentError, one of the group cannot be written."""
+        """Raises whatever but TransientError: one of the group cannot be written."""
         wait = 0.1
         while True:
             try:
@@ -91,12 +98,30 @@ class Committer:
                 self.store_away = False
                 return settled
 
-    async def _apart(self, group: Sequence[Ending], error: PermanentError) -> None:
+    async def _apart(self, group: Sequence[Ending], error: Exception) -> None:
         """One that cannot be written must not keep the others from it."""
         if len(group) > 1:
+            if not isinstance(error, PermanentError):
+                broke("group_unwritable", error)
             for ending in group:
                 await self._write([ending])
             return
-        # Its refresh token, if there is one, stays in the journal, unmarked, for a replay.
-        _log.error("ending_unwritable", grant=str(group[0].grant), code=error.code)
-        self._settled(group, Settled(fates={}, counter=None))
+        ending = group[0]
+        broke("ending_unwritable", error, ending.grant)
+        if not isinstance(ending, Brought) or not ending.rotated:
+            self._settled(group, _NOTHING)  # nothing is held: a takeover has its claim
+        elif ending != (bare := ending.bare()):
+            await self._write([bare])
+        else:
+            self._try_later(ending)
+
+    def _try_later(self, brought: Brought) -> None:
+        """It counts as alive until then: nobody may send the parent while we hold this (I4)."""
+
+        async def again() -> None:
+            await self._clock.sleep(_AGAIN)
+            self.put(brought)
+
+        task = asyncio.get_running_loop().create_task(again())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)

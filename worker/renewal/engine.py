@@ -25,6 +25,7 @@ from worker.domain.ports import (
     Vault,
 )
 from worker.domain.verdict import CONFIRM_AFTER
+from worker.renewal.breaking import broke
 from worker.renewal.committer import Committer
 from worker.renewal.connection_acts import ConnectionActs
 from worker.renewal.counting import counts_of
@@ -246,6 +247,10 @@ class Engine:
                 *(self._endings.put_off(one.claim, error.code, 1.0) for one in claimed)
             )
             return None
+        except Exception as error:
+            code = broke("claiming_broke", error)
+            self._committer.put(*(self._endings.put_off(one.claim, code, 60.0) for one in claimed))
+            return None
         for number, one in enumerate(prepared, 1):
             await self._start(one)
             if number % _STARTED_AT_ONCE == 0:
@@ -288,10 +293,17 @@ class Engine:
         return not self._exchanger.journal_away and await self._replayer.store_is_whole()
 
     async def _start(self, found: Prepared | Ending) -> None:
-        ready = await self._exchanger.make_ready(found) if isinstance(found, Prepared) else found
-        if isinstance(ready, Prepared):
-            self._lane(ready).submit(ready)
-        else:
+        if not isinstance(found, Prepared):
+            self._committer.put(found)
+            return
+        try:
+            ready = await self._exchanger.make_ready(found)
+            lane = self._lane(found) if isinstance(ready, Prepared) else None
+        except Exception as error:
+            ready, lane = self._before_sending("start_broke", error, found), None
+        if isinstance(ready, Prepared) and lane is not None:
+            lane.submit(ready)
+        elif not isinstance(ready, Prepared):
             self._committer.put(ready)
 
     def _lane(self, prepared: Prepared) -> Lane:
@@ -336,6 +348,22 @@ class Engine:
                 self._committer.put(self._endings.put_off(prepared.claim, "not_sent_pacing", 5.0))
 
     async def _work(self, prepared: Prepared, lane: Lane) -> None:
+        """Whatever breaks, the attempt ends: as long as it counts as alive nobody may retake it."""
+        try:
+            await self._carry_out(prepared, lane)
+        except Exception as error:
+            if prepared.sent:  # no ending could be made of it: its claim is for a takeover (C7)
+                broke("ending_broke", error, prepared.claim.grant)
+                self._live.pop((prepared.claim.grant, prepared.claim.fence), None)
+            else:
+                self._committer.put(self._before_sending("work_broke", error, prepared))
+
+    def _before_sending(self, what: str, error: Exception, prepared: Prepared) -> Ending:
+        claim = prepared.claim
+        return self._endings.put_off(claim, broke(what, error, claim.grant), 60.0)
+
+    async def _carry_out(self, prepared: Prepared, lane: Lane) -> None:
+        await lane.turn()
         now = self._clock.monotonic()
         pause = lane.pace.shut_until(now)
         if pause is not None:
@@ -356,16 +384,21 @@ class Engine:
             self._exchanger.abandoned.discard(key)
             if claim is None:
                 continue
-            fate = settled.fates.get(key, Fate.LATE)
-            self._count(claim, ending, fate, now)
-            if (
-                fate is Fate.APPLIED
-                and isinstance(ending, Brought)
-                and self._lessons.has_one(claim, ending)
-            ):
-                self._background(self._lessons.learn(claim, ending))
-            if fate is Fate.SUSPECT or getattr(ending, "code", "") == "await_reread":
-                self._background(self._suspects.reread(claim))
+            try:
+                self._after(claim, ending, settled.fates.get(key, Fate.LATE), now)
+            except Exception as error:  # it is in the store, and the others have to be told too
+                broke("after_commit_broke", error, ending.grant)
+
+    def _after(self, claim: Claim, ending: Ending, fate: Fate, now: datetime) -> None:
+        self._count(claim, ending, fate, now)
+        if (
+            fate is Fate.APPLIED
+            and isinstance(ending, Brought)
+            and self._lessons.has_one(claim, ending)
+        ):
+            self._background(self._lessons.learn(claim, ending))
+        if fate is Fate.SUSPECT or getattr(ending, "code", "") == "await_reread":
+            self._background(self._suspects.reread(claim))
 
     def _count(self, claim: Claim, ending: Ending, fate: Fate, now: datetime) -> None:
         renewed = fate is Fate.APPLIED and isinstance(ending, Brought)

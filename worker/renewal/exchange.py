@@ -22,6 +22,7 @@ from worker.domain.ports import Clock, Notice, Provider, TokenEndpoint
 from worker.domain.rotation import resend_after
 from worker.domain.schedule import in_vain
 from worker.domain.verdict import needs_reread
+from worker.renewal.breaking import broke
 from worker.renewal.counting import counts_of
 from worker.renewal.endings import Endings
 from worker.renewal.lanes import Lane
@@ -32,6 +33,7 @@ from worker.renewal.salvaging import Salvager
 # Answers that say as little as silence: a proxy gave up, the provider may have acted (C7).
 _AS_GOOD_AS_NONE = frozenset({500, 502, 504})
 KNOWN_FOR = 5.0  # seconds; how old the knowledge may be that a claim is still ours
+_UNREADABLE = Reading(verdict=Verdict.TRANSIENT, code="unreadable")
 _log = structlog.get_logger(__name__)
 
 Extend = Callable[[Prepared], Awaitable[bool]]
@@ -86,8 +88,7 @@ class Exchanger:
             _log.error("grant_unusable", grant=str(claim.grant), code=error.code)
             return self._endings.postponed(claim, error.code, None)
         except Exception as error:
-            _log.error("request_broke", grant=str(claim.grant), error=type(error).__name__)
-            return self._endings.awhile(claim, f"internal_{type(error).__name__}")
+            return self._endings.awhile(claim, broke("request_broke", error, claim.grant))
         if isinstance(request, Postponed):
             return request
         prepared.wire = request
@@ -98,9 +99,8 @@ class Exchanger:
         try:
             return await self._send(prepared, lane)
         except Exception as error:
-            name = type(error).__name__
-            _log.error("attempt_broke", grant=str(prepared.claim.grant), error=name)
-            prepared.sent, prepared.last_code = max(1, prepared.sent), f"internal_{name}"
+            prepared.sent = max(1, prepared.sent)
+            prepared.last_code = broke("attempt_broke", error, prepared.claim.grant)
             return [self._endings.left(prepared)]
 
     async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
@@ -198,9 +198,24 @@ class Exchanger:
     ) -> list[Ending]:
         """The endings of an answer; none where it is as good as no answer at all (C7)."""
         reading = self._read(prepared, answer, asked_at)
-        brought = self._salvager.brought(prepared, answer, reading, asked_at=asked_at)
+        brought, reading = self._salvaged(prepared, answer, reading, asked_at)
         if brought is not None and brought.rotated:
             await self._keep(brought)  # before anything is judged (I3)
+        try:
+            return await self._ended(prepared, answer, lane, reading, brought)
+        except Exception as error:
+            prepared.last_code = broke("judging_broke", error, prepared.claim.grant)
+            left = self._endings.left(prepared)
+            return [left] if brought is None else [brought] if brought.read else [brought, left]
+
+    async def _ended(
+        self,
+        prepared: Prepared,
+        answer: Answered,
+        lane: Lane,
+        reading: Reading,
+        brought: Brought | None,
+    ) -> list[Ending]:
         if brought is not None and brought.read:
             lane.pace.answered()
             return [brought]
@@ -216,9 +231,19 @@ class Exchanger:
         try:
             return prepared.provider.read(answer, asked_at=asked_at)
         except Exception as error:
-            name = prepared.claim.provider
-            _log.error("reading_failed", provider=name, error=type(error).__name__)
-            return Reading(verdict=Verdict.TRANSIENT, code="unreadable")
+            broke("reading_broke", error, prepared.claim.grant)
+            return _UNREADABLE
+
+    def _salvaged(
+        self, prepared: Prepared, answer: Answered, reading: Reading, asked_at: datetime
+    ) -> tuple[Brought | None, Reading]:
+        """Nor must one in making a renewal of it: then its tokens are kept as they are (I3)."""
+        try:
+            return self._salvager.brought(prepared, answer, reading, asked_at=asked_at), reading
+        except Exception as error:
+            broke("salvage_broke", error, prepared.claim.grant)
+            unread = self._salvager.brought(prepared, answer, _UNREADABLE, asked_at=asked_at)
+            return unread, _UNREADABLE
 
     async def _keep(self, brought: Brought) -> None:
         """A disk that refuses stops new claims; these tokens stay in memory until the store has
@@ -227,6 +252,9 @@ class Exchanger:
             self._journaled(brought, await self._journal.append(brought))
         except TransientError:
             self.journal_away = True
+        except Exception as error:
+            self.journal_away = True
+            broke("journal_broke", error, brought.grant)
 
     async def _judged(
         self, prepared: Prepared, reading: Reading, answer: Answered, lane: Lane
@@ -282,6 +310,9 @@ class Exchanger:
         return self._endings.awhile(claim, code, notice)
 
     def _observe(self, prepared: Prepared, outcome: Outcome, started: float) -> None:
-        counts = counts_of(prepared.claim.provider)
-        counts.exchanges[type(outcome)].inc()
-        counts.seconds.observe(self._clock.monotonic() - started)
+        try:
+            counts = counts_of(prepared.claim.provider)
+            counts.exchanges[type(outcome)].inc()
+            counts.seconds.observe(self._clock.monotonic() - started)
+        except Exception as error:  # the answer is in hand, and matters more
+            broke("counting_broke", error)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.domain.attempt import Ending, Unfinished
-from worker.domain.errors import ConfigurationError, WorkerError
+from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.exchange import Rotation
 from worker.domain.grant import Claim, GrantId, GrantKey
 from worker.domain.ports import Offload
 from worker.domain.rotation import SHORTEST_LEASE, Rules, may_retake, rules_for
 from worker.monitoring.metrics import TAKEOVERS
+from worker.renewal.breaking import broke
 from worker.renewal.endings import Endings
 from worker.renewal.ports import Claims, DueWork, NodeJournals
 from worker.renewal.prepared import Prepared
@@ -106,7 +107,7 @@ class Finder:
         )
         found = [one for one in found if (one.grant, one.fence) not in self._live]
         await self._resolver.prefetch(one.key for one in found)
-        ripe = [one for one in found if await self._ripe(one, dead)]
+        ripe = [one for one in found if await self._ripe_or_not(one, dead)]
         if not ripe:
             return []
         return await self._take(provider, ripe, dead)
@@ -114,7 +115,7 @@ class Finder:
     async def prepare(self, claimed: Sequence[Claimed]) -> list[Prepared | Ending]:
         """Connection, provider and rules of each; longer leases where the class needs them."""
         await self._resolver.prefetch(one.claim.key for one in claimed)
-        ready = [self._ready(one) for one in claimed]
+        ready = [self._ready_or_off(one) for one in claimed]
         short = [one for one in ready if isinstance(one, Prepared) and one.lease_is_short]
         if not short:
             return ready
@@ -149,6 +150,16 @@ class Finder:
             if claim.due_at is not None:
                 key = (provider, claim.key.tenant)
                 self._since[key] = max(claim.due_at, self._since.get(key, claim.due_at))
+
+    async def _ripe_or_not(self, unfinished: Unfinished, dead: frozenset[str]) -> bool:
+        """One that cannot be judged must not keep the others from being retaken."""
+        try:
+            return await self._ripe(unfinished, dead)
+        except TransientError:
+            raise
+        except Exception as error:
+            broke("ripeness_broke", error, unfinished.grant)
+            return False
 
     async def _ripe(self, unfinished: Unfinished, dead: frozenset[str]) -> bool:
         rules = self._rules(unfinished.key, unfinished.provider, unfinished.rotated_before)
@@ -187,6 +198,13 @@ class Finder:
             for claim in claims
         ]
 
+    def _ready_or_off(self, one: Claimed) -> Prepared | Ending:
+        """One that cannot be made ready must not keep the others from it."""
+        try:
+            return self._ready(one)
+        except Exception as error:
+            return self._endings.awhile(one.claim, broke("preparing_broke", error, one.claim.grant))
+
     def _ready(self, one: Claimed) -> Prepared | Ending:
         claim = one.claim
         connection = self._resolver.connection(claim.key)
@@ -214,7 +232,7 @@ class Finder:
     def _rules(self, key: GrantKey, entry: str, rotated_before: bool) -> Rules:
         try:
             return self._resolver.rules(key, entry, rotated_before=rotated_before)
-        except WorkerError:  # the connection is gone, or cannot be understood: be strict
+        except Exception:  # the connection is gone, or cannot be understood: be strict
             return rules_for(Rotation.F, grace_seconds=0.0, rotated_before=True)
 
     async def _lengthen(self, short: Sequence[Prepared]) -> set[GrantId]:

@@ -66,13 +66,16 @@ class Lane:
     def tasks(self) -> set[asyncio.Task[None]]:
         return set(self._tasks)
 
+    async def turn(self) -> None:
+        """Until the host's rate has a place for the attempt under way."""
+        if (wait := self.pace.slot(self._clock.monotonic())) > 0:
+            await self._clock.sleep(wait)
+
     async def _run(self) -> None:
         self._starting -= 1
         try:
             while self._queue and self.running <= max(1, self.pace.limit):
                 prepared = self._queue.popleft()
-                if (wait := self.pace.slot(self._clock.monotonic())) > 0:
-                    await self._clock.sleep(wait)
                 await self._work(prepared, self)
                 self._fill(taken=1)
                 if self.room:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import structlog
 
 from worker.domain.attempt import Brought
-from worker.domain.errors import PermanentError, TransientError
+from worker.domain.errors import TransientError
 from worker.domain.ports import Clock, Offload
 from worker.domain.rotation import HOLD
+from worker.renewal.breaking import broke
 from worker.renewal.ports import Claims, Dead, Journal, NodeJournals, Settling
 
 _GROUP = 200
@@ -153,12 +154,23 @@ class Replayer:
             group = entries[start : start + _GROUP]
             try:
                 self._settling.settle(group)
-            except PermanentError:
+            except TransientError:
+                raise
+            except Exception:
                 self._settle_apart(group)
 
     def _settle_apart(self, group: Sequence[Brought]) -> None:
+        """One that cannot be written must not keep the others from it."""
         for brought in group:
-            try:
-                self._settling.settle([brought])
-            except PermanentError as error:
-                _log.error("entry_unwritable", grant=str(brought.grant), code=error.code)
+            if not self._settled_alone(brought):
+                self._settled_alone(brought.bare())
+
+    def _settled_alone(self, brought: Brought) -> bool:
+        try:
+            self._settling.settle([brought])
+        except TransientError:
+            raise
+        except Exception as error:
+            broke("entry_unwritable", error, brought.grant)
+            return False
+        return True
