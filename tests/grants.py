@@ -10,10 +10,10 @@ from sqlalchemy import Engine, insert, select, update
 
 from tests.clock import FakeClock
 from worker.domain.grant import GrantId
+from worker.domain.ports import Vault
 from worker.domain.secret import Secret
 from worker.store.engine import reading, writing
 from worker.store.tables import CandidateRow, ConnectionRow, GrantRow
-from worker.vault import AesVault
 
 HOUR = timedelta(hours=1)
 
@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 class GrantTable:
     """`add` makes one with tokens that open, `renew` does what a committed renewal does."""
 
-    def __init__(self, engine: Engine, vault: AesVault, clock: FakeClock) -> None:
+    def __init__(self, engine: Engine, vault: Vault, clock: FakeClock) -> None:
         self._engine = engine
         self._vault = vault
         self._clock = clock

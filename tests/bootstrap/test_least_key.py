@@ -93,11 +93,11 @@ def sealed(settings):
     at = {"kind": "at", "key": access_key, **place}
     rt = {"kind": "rt", "key": refresh_key, **place}
     access, refresh = vault.seal(Secret("a"), **at), vault.seal(Secret("r"), **rt)
-    config = vault.seal_config(Secret("c"), scope="x")
+    config = vault.seal_config(Secret("c"), tenant=TENANT, scope="x")
     return {
         "access token": lambda vault: vault.open(access, **at),
         "refresh token": lambda vault: vault.open(refresh, **rt),
-        "client secret": lambda vault: vault.open_config(config, scope="x"),
+        "client secret": lambda vault: vault.open_config(config, tenant=TENANT, scope="x"),
         "fingerprint": lambda vault: vault.fingerprint(Secret("r")),
         "signature": lambda vault: vault.authenticate(b"audit"),
     }
@@ -136,7 +136,7 @@ def test_the_web_process_is_content_with_a_keyring_of_its_own(settings, tmp_path
     told = settings.model_copy(update={"keyring": "env:WEB_KEYS"})
     assert build_web(told)
     with pytest.raises(ConfigurationError, match="was given no key"):
-        Worker(told)._base.vault().seal_config(Secret("c"), scope="x")
+        Worker(told)._base.vault().seal_config(Secret("c"), tenant=TENANT, scope="x")
 
 
 @pytest.mark.parametrize("role", Role)

@@ -64,7 +64,7 @@ async def test_the_end_is_asked_for_after_the_renewal(hall: RunningStage, base: 
         strategy="salesforce",
         client_id=options.pop("client_id"),
         options=options,
-        secrets=vault.seal_config(secret, scope=scope_of(TENANT, "crm")),
+        secrets=vault.seal_config(secret, tenant=TENANT, scope=scope_of(TENANT, "crm")),
     )
     assert tokens.refresh_token is not None
     grant = plant(

@@ -12,6 +12,7 @@ from worker.domain.exchange import Uncertain
 from worker.store.engine import reading, writing
 from worker.store.pulls import PullRepository, still_latest, user_subject
 from worker.store.tables import CandidateRow, OutboxRow
+from worker.vault import AesVault, TenantVaults
 
 USER = "google-oauth2|104"
 
@@ -117,6 +118,28 @@ async def test_patience_ends_and_the_receipt_does_not_say_revoked(
     assert grants.row(grant).state == "erased"
     gave_up = tombstones.receipt(grant)[1].detail
     assert gave_up["by_hand"] == "At https://provider.example/apps."
+
+
+async def test_a_tenant_whose_keyring_is_shut_holds_up_no_others_deletions(
+    grants, erasure, revoker, vault, clock, tmp_path, verbs
+):
+    """Its own wait for it, and end all the same when patience does."""
+    mine, other = grants.add(), grants.add(tenant="beta")
+    shut = TenantVaults(vault, {"acme": str(tmp_path / "none")}, open_=AesVault.from_source)
+    revoker._vault = shut
+    await erasure.erase("acme", USER)
+    await erasure.erase("beta", USER)
+    assert await revoker.drain() == {"later": 1, "revoked": 1}
+    assert grants.row(other).state == "erased"
+    assert grants.row(mine).state != "erased"
+    clock.advance(8 * 86_400)
+    assert await revoker.drain() == {"gave_up": 1}
+    assert grants.row(mine).state == "erased"
+    assert grants.row(mine).refresh_key is None
+    assert [outcome for verb, outcome in verbs(mine) if verb == "revocation"] == [
+        "later",
+        "gave_up",
+    ]
 
 
 @pytest.mark.parametrize(

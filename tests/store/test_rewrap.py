@@ -13,7 +13,7 @@ from tests.grants import GrantTable
 from worker.domain.errors import ConfigurationError, TamperError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import GrantId
-from worker.domain.ports import ApiToken
+from worker.domain.ports import ApiToken, Vault
 from worker.domain.secret import Secret
 from worker.store.connections import ConnectionRepository
 from worker.store.engine import open_engine, reading, writing
@@ -63,7 +63,7 @@ def rotate(path: Path) -> list[str]:
     return old
 
 
-def opened(engine: Engine, vault: AesVault, grant: GrantId) -> Secret:
+def opened(engine: Engine, vault: Vault, grant: GrantId) -> Secret:
     table = GrantRow.__table__
     with reading(engine) as connection:
         row = connection.execute(select(table).where(table.c.id == grant)).one()
@@ -201,7 +201,7 @@ def test_renewals_go_on_while_keys_are_rotated_and_moved(
                 for grant in grants:
                     opened(own, running, grant)
                     with writing(own) as connection:
-                        _renew(connection, running, grant)
+                        renew_in_place(connection, running, grant)
                     renewed.append(grant)
                 table.add(identity_user_id=f"new-{len(renewed)}")
         except BaseException as error:  # told to the test, whatever it is
@@ -224,7 +224,7 @@ def test_renewals_go_on_while_keys_are_rotated_and_moved(
     assert {opened(engine, AesVault.from_source(path), grant) for grant in grants}
 
 
-def _renew(connection: object, vault: AesVault, grant: GrantId) -> None:
+def renew_in_place(connection: object, vault: Vault, grant: GrantId) -> None:
     """What a commit does: new ciphertexts under the data keys that the row holds now."""
     from sqlalchemy import Connection
 

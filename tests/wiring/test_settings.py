@@ -71,6 +71,26 @@ def test_a_value_may_stand_in_a_file_beside_the_configuration(read, tmp_path):
     assert settings.tenants["acme"].private_key == Secret("PEM")
 
 
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("env:KEYS", "env:KEYS"),
+        ("file:keys.json", "{directory}/keys.json"),
+        ("vault://v.example/transit/k#/k.json", "vault://v.example/transit/k#/k.json"),
+    ],
+)
+def test_where_a_keyring_lies_is_handed_on_and_not_read(read, tmp_path, told, address):
+    """The key itself has no place in the settings: each role takes its part of it."""
+    address = address.format(directory=tmp_path)
+    tenant = TENANT + f'keyring = "{told}"\n'
+    settings = read(f'keyring = "{told}"\n' + tenant, ACME_SECRET="x")
+    assert (settings.keyring, settings.tenants["acme"].keyring) == (address, address)
+    assert settings.own_keyrings == {}, "it is the deployment's by the same name"
+    assert read("", EVERGRANT_KEYRING=told).keyring == address
+    settings = read(tenant, ACME_SECRET="x")
+    assert settings.own_keyrings == {"acme": address}
+
+
 def test_the_environment_wins_over_dotenv_and_both_over_the_file(read, tmp_path):
     (tmp_path / ".env").write_text("EVERGRANT_PORT=2\nEVERGRANT_HOST=0.0.0.0\n")
     settings = read("port = 1\ntick = 3\n", EVERGRANT_PORT="3")
@@ -134,7 +154,7 @@ REFUSED = {
         "lower case letters",
     ),
     "a variable that is not set": (TENANT, {}, r"tenants\.acme\.client_secret: ACME_SECRET is not"),
-    "a file that is not there": ('keyring = "file:nowhere"', {}, "nowhere: No such file"),
+    "a file that is not there": ('flower_auth = "file:nowhere"', {}, "nowhere: No such file"),
     "broken TOML": ("port = \nhost = 1", {}, r"evergrant\.toml: .*line 1"),
     "a port that is none": ("port = 99999", {}, "port: "),
     "a tick of nothing": ("", {"EVERGRANT_TICK": "0"}, r"tick: must be between 0\.05"),

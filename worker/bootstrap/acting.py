@@ -18,7 +18,7 @@ from worker.store.connections import ConnectionRepository
 from worker.store.notices import NoticeRepository
 from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
-from worker.vault import AesVault
+from worker.vault import TenantVaults
 
 
 def bound_actions(settings: Settings) -> list[Action]:
@@ -28,7 +28,7 @@ def bound_actions(settings: Settings) -> list[Action]:
 
 
 def registry_of(
-    base: Base, *, reading: Reading, vault: AesVault, connections: ConnectionRepository
+    base: Base, *, reading: Reading, vault: TenantVaults, connections: ConnectionRepository
 ) -> Registry:
     """What a worker process runs for each event."""
     notices = NoticeRepository(base.engine)

@@ -5,10 +5,9 @@ Built once per process and after any fork: database connections do not survive o
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,7 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from worker.bootstrap.clock import SystemClock
+from worker.bootstrap.keyrings import vaults_of
 from worker.bootstrap.runtime import Threads
 from worker.domain.ports import Vault
 from worker.domain.secret import Secret
@@ -32,7 +32,7 @@ from worker.store.connections import ConnectionRepository, Overrides
 from worker.store.engine import open_engine
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
-from worker.vault import AesVault, Purpose
+from worker.vault import Purpose, TenantVaults
 
 
 class Role(StrEnum):
@@ -68,12 +68,14 @@ class Base:
     hints: CeleryHints
     node: str
     audit: AuditLog
+    _vaults: list[TenantVaults] = field(default_factory=list, repr=False)
 
-    def vault(self) -> AesVault:
-        """Raises: ConfigurationError, with the command that makes a keyring."""
-        return AesVault.from_source(
-            self.settings.keyring, purposes=PURPOSES[self.role], environment=os.environ
-        )
+    def vault(self) -> TenantVaults:
+        """The process's one vault. Raises: ConfigurationError, with the command that makes a
+        keyring; TransientError, what unwraps it is away."""
+        if not self._vaults:
+            self._vaults.append(vaults_of(self.settings, PURPOSES[self.role], self.engine))
+        return self._vaults[0]
 
     def connections(self) -> ConnectionRepository:
         """Connections with their secrets, or without where this role may not open those."""
@@ -177,5 +179,5 @@ def intake_of(base: Base) -> Intake:
 class _NoSecrets:
     """Stands in for the vault where connections are read for their names only (I17)."""
 
-    def open_config(self, _sealed: bytes, *, scope: str) -> Secret:
+    def open_config(self, _sealed: bytes, *, tenant: str, scope: str) -> Secret:
         return Secret('{"client_secret": null, "headers": {}}')

@@ -22,7 +22,7 @@ from worker.store.rounds import RoundRepository
 from worker.store.tenants import TenantRepository
 from worker.sync import Diff, Puller
 from worker.sync.puller import CONFIRM_GONE
-from worker.vault import AesVault
+from worker.vault import TenantVaults
 
 
 class Reading:
@@ -33,7 +33,7 @@ class Reading:
         base: Base,
         http: httpx.AsyncClient,
         *,
-        vault: AesVault,
+        vault: TenantVaults,
         connections: ConnectionRepository,
     ) -> None:
         self._base = base

@@ -15,9 +15,9 @@ from worker.bootstrap.base import Base, Role, intake_of, open_base
 from worker.bootstrap.ending import reach_of, tombstones_of
 from worker.bootstrap.following import Following
 from worker.bootstrap.forgetting import Forgetting
+from worker.bootstrap.keyrings import refuse_foreign_keys
 from worker.bootstrap.pulling import Reading
 from worker.bootstrap.renewing import engine_of
-from worker.bootstrap.right_keyring import refuse_foreign_keys
 from worker.bootstrap.rounds import TenantRounds
 from worker.bootstrap.runtime import Loop
 from worker.bootstrap.schedule import StoreSchedule
@@ -66,7 +66,7 @@ class Worker:
     def __init__(self, settings: Settings, *, celery: Any = None) -> None:
         self._base = open_base(settings, Role.WORKER, celery=celery)
         keyring = self._base.vault().keyring
-        refuse_foreign_keys(self._base.engine, keyring, settings.keyring)
+        refuse_foreign_keys(self._base.engine, keyring, settings)
         self._loop = Loop("exchanges")
         self._parts = self._loop.call(_assembled(self._base))
         self.inlet = self._parts.inlet
@@ -107,6 +107,7 @@ class _Parts:
         self._draining: dict[str, bool] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._watching: asyncio.Future[None] | None = None
+        self._shut: frozenset[str] = frozenset()  # tenants whose keyring does not open
         self._vault, self._connections = base.vault(), base.connections()
         self._endpoint = HttpTokenEndpoint(allow_loopback=base.settings.allow_loopback)
         self._reading = Reading(base, http, vault=self._vault, connections=self._connections)
@@ -196,7 +197,25 @@ class _Parts:
     async def _swept(self) -> Counts:
         (self._base.settings.data_dir / ALIVE).touch()
         await self._following.begin()
+        await self._tell_of_keyrings()
         return await self._engine.sweep()
+
+    async def _tell_of_keyrings(self) -> None:
+        """Once a day of each that does not open."""
+        shut, now = self._vault.closed(), self._base.clock.now()
+        fresh = [
+            Notice(
+                tenant=tenant,
+                kind="keyring_closed",
+                episode=f"keyring_closed:{tenant}:{now:%Y-%m-%d}",
+                reason=why,
+            )
+            for tenant, why in shut.items()
+            if tenant not in self._shut
+        ]
+        if fresh:
+            await self._base.offload(self._tell, fresh)
+        self._shut = frozenset(shut)
 
     def _tell(self, told: Sequence[Notice]) -> None:
         self._notices.tell(told, now=self._base.clock.now())

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -21,13 +22,14 @@ from worker.auth0.scopes import (
 )
 from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.departing import LOOK_AGAIN
+from worker.bootstrap.keyrings import Ring, belongs, rings_of
 from worker.bootstrap.pulling import apis_of, credentials_of
 from worker.cli.audit import problems_of
 from worker.cli.finding import Finding, Status
 from worker.cli.foreseeing import foreseen
 from worker.cli.providers import SAID_ANYWAY, connection_rows
 from worker.cli.run import flower_arguments
-from worker.domain.errors import WorkerError
+from worker.domain.errors import KeyringError, WorkerError
 from worker.domain.held import Withheld
 from worker.settings import Settings, TenantSettings
 from worker.store import migrate, outbox, rewrap
@@ -41,7 +43,7 @@ from worker.store.overview import Overview
 from worker.store.tenants import TenantRepository
 from worker.store.withholding import WithholdingRepository
 from worker.sync import explain_problem
-from worker.vault import KeyState
+from worker.vault import Keyring, KeyState
 
 _CLOCK_MAY_DIFFER = timedelta(seconds=30)
 _LITTLE_SPACE = 1 << 30  # bytes
@@ -59,7 +61,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
     except WorkerError as error:
         return [*found, Finding("settings", Status.FAIL, str(error))]
     try:
-        for check in (_keyring, _database, _data_dir, _broker, _web):
+        for check in (_keyring, _database, _keyrings, _data_dir, _broker, _web):
             found += _safely(check, base)
         if all(f.status is not Status.FAIL for f in found if f.name in ("keyring", "database")):
             for check in (_sealed, _backlog, _api_keys, _tenants, _connections, _users):
@@ -99,8 +101,26 @@ def _settings_are_sound(settings: Settings) -> Iterator[Finding]:
 
 
 def _keyring(base: Base) -> Iterator[Finding]:
-    keys = base.vault().keyring.keys
+    keys = rings_of(base.settings)[0].vault().keyring.keys
     yield Finding("keyring", Status.OK, f"{len(keys)} keys, each of them tried")
+
+
+def _keyrings(base: Base) -> Iterator[Finding]:
+    """Tenants' own; one that does not open is in no other tenant's way."""
+    for ring in rings_of(base.settings)[1:]:
+        who = ", ".join(ring.tenants)
+        advice = f"nothing of {who} is renewed or handed out until it is mended: docs/keys.md"
+        try:
+            keyring = ring.vault().keyring
+        except WorkerError as error:
+            yield Finding(ring.name, Status.FAIL, str(error), advice)
+            continue
+        if not belongs(base.engine, keyring, ring.whose):
+            told = f"{ring.address} is another keyring: it opens none of the tokens in the store"
+            yield Finding(ring.name, Status.FAIL, told, advice)
+            continue
+        told = f"{len(keyring.keys)} keys, each of them tried: {ring.address}"
+        yield Finding(ring.name, Status.OK, told)
 
 
 def _database(base: Base) -> Iterator[Finding]:
@@ -116,16 +136,24 @@ def _database(base: Base) -> Iterator[Finding]:
 
 
 def _sealed(base: Base) -> Iterator[Finding]:
-    """Everything in the store opens with a key that this keyring has and may use."""
-    usable = {key.id for key in base.vault().keyring.keys if key.state is not KeyState.DISABLED}
-    missing = rewrap.unreadable(base.engine, usable)
+    """Everything in the store opens with a key that its keyring has and may use."""
+    for ring in rings_of(base.settings):
+        with suppress(WorkerError):  # it does not open, which was told already
+            yield from _opening(base, ring, ring.load())
+
+
+def _opening(base: Base, ring: Ring, keyring: Keyring) -> Iterator[Finding]:
+    usable = {key.id for key in keyring.keys if key.state is not KeyState.DISABLED}
+    missing = rewrap.unreadable(base.engine, usable, ring.whose)
+    option = f" --tenant {ring.tenants[0]}" if ring.tenants else ""
     for key_id, count in sorted(missing.items()):
         yield Finding(
-            "keyring", Status.FAIL, f"{count} ciphertexts need key {key_id}, which is disabled or"
-            " not in this keyring", f"`evergrant keys enable {key_id}`, or the right keyring",
+            ring.name, Status.FAIL, f"{count} ciphertexts need key {key_id}, which is disabled or"
+            f" not in {ring.address}",
+            f"`evergrant keys enable {key_id}{option}`, or the right keyring",
         )  # fmt: skip
     if not missing:
-        yield Finding("keyring", Status.OK, "everything in the store opens with it")
+        yield Finding(ring.name, Status.OK, "everything in the store opens with it")
 
 
 def _data_dir(base: Base) -> Iterator[Finding]:
@@ -234,6 +262,8 @@ async def _ask_tenants(base: Base) -> list[Finding]:
                 found += _streams(base, name)
                 found += await _clock(label, http, credentials_of(told).address)
                 found += await foreseen(base, apis[name])
+            except KeyringError as error:
+                found.append(Finding(label, Status.FAIL, str(error)))
             except WorkerError as error:
                 found.append(Finding(label, Status.FAIL, str(error), "is the M2M application"
                     " authorised for the Management API?"))  # fmt: skip
@@ -288,7 +318,10 @@ async def _clock(label: str, http: httpx.AsyncClient, address: str) -> list[Find
 
 def _connections(base: Base) -> Iterator[Finding]:
     findings = FindingRepository(base.engine)
+    shut = base.vault().closed()
     for tenant in base.settings.tenants:
+        if tenant in shut:
+            continue
         rows = connection_rows(base, tenant)
         told = findings.all(tenant)
         lines = ConnectionCare(base.engine, base.audit).lines(tenant, now=base.clock.now())

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress as Bar
+from rich.progress import TaskID
 
 from worker import settings as _settings
 from worker.bootstrap.base import PURPOSES, Role
+from worker.bootstrap.keyrings import Ring, ring_of, rings_of
 from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
 from worker.domain.access import Scope, parse_scope
-from worker.domain.errors import NotFoundError, PermanentError
+from worker.domain.errors import ConfigurationError, NotFoundError, PermanentError, WorkerError
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.rewrap import Progress, references, refuse_if_referenced
 from worker.store.rewrap import rewrap as move_everything
-from worker.vault import KeyringSource, KeyState, Purpose
+from worker.store.whose import EVERYBODY
+from worker.vault import OF_A_TENANT, Keyring, KeyringSource, KeyState, Purpose
+from worker.vault.keyring import Key
 
 keys = typer.Typer(help="The keyring that seals everything.", no_args_is_help=True)
 api_keys = typer.Typer(help="Keys for apps that read tokens.", no_args_is_help=True)
@@ -31,21 +36,77 @@ _FOR = {
 }
 
 
-def _source() -> KeyringSource:
-    return KeyringSource(_settings.load().keyring, environment=os.environ)
+Tenant = Annotated[
+    str | None,
+    typer.Option(help="Whose own keyring; the deployment's, which the others use, by default."),
+]
+
+
+def _ring(tenant: str | None) -> Ring:
+    return ring_of(_settings.load(), tenant)
 
 
 @keys.command("list")
-def list_keys(as_json: Json = False) -> None:
-    """Which keys there are, and what each is for; never a key itself."""
-    rows = [
-        {"id": key.id, "for": _FOR[key.purpose], "state": key.state, "created": key.created_at}
-        for key in _source().load().keys
-    ]
-    if as_json:
+def list_keys(tenant: Tenant = None, as_json: Json = False) -> None:
+    """Which keys there are, and what each is for; never a key itself. All keyrings by default."""
+    settings = _settings.load()
+    rings = [ring_of(settings, tenant)] if tenant else rings_of(settings)
+    rows, troubles = list[dict[str, Any]](), list[WorkerError]()
+    for ring in rings:
+        try:
+            rows += [_row(ring, key) for key in ring.load().keys]
+        except WorkerError as error:
+            troubles.append(error)
+    if troubles and not rows:
+        pass
+    elif as_json:
         print_json(rows)
-        return
-    print_table(rows, ["id", "for", "state", "created"], empty="an empty keyring")
+    else:
+        columns = ["id", "for", "state", "created"]
+        print_table(
+            rows,
+            ["tenants", *columns] if len(rings) > 1 else columns,
+            empty="an empty keyring",
+        )
+    _complain(troubles)
+
+
+def _complain(troubles: Sequence[WorkerError]) -> None:
+    for other in troubles[1:]:
+        err.print(str(other), markup=False)
+    if troubles:
+        raise troubles[0]
+
+
+def _row(ring: Ring, key: Key) -> dict[str, Any]:
+    return {
+        "tenants": ", ".join(ring.tenants) or "(all others)",
+        "id": key.id,
+        "for": _FOR[key.purpose],
+        "state": key.state,
+        "created": key.created_at,
+    }
+
+
+@keys.command("create")
+def create_keyring(
+    tenant: Annotated[str, typer.Option(help="Whose; its `keyring` in evergrant.toml says where.")],
+    as_json: Json = False,
+) -> None:
+    """Make the keyring of a tenant that is new here.
+
+    One that has tokens already takes its keys along: `evergrant keys move FILE --tenant NAME`.
+    """
+    with context.opened() as base:
+        ring = ring_of(base.settings, tenant)
+        if count := sum(references(base.engine, ring.whose).values()):
+            raise ConfigurationError(
+                f"the store holds {count} ciphertexts of {tenant} that a new keyring would not"
+                f" open; instead: `evergrant keys move FILE --tenant {tenant}`",
+                code="tenant_has_data",
+            )
+        made = ring.source().create(Keyring.generate(OF_A_TENANT))
+    _done({"keyring": ring.address, "keys": len(made.keys), "next": "back it up"}, as_json)
 
 
 @keys.command("rotate")
@@ -53,6 +114,7 @@ def rotate(
     purpose: Annotated[
         Purpose | None, typer.Argument(help="rt, at or config; all three by default.")
     ] = None,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Seal with new keys from now on; the old ones go on opening what they sealed.
@@ -60,9 +122,10 @@ def rotate(
     Running processes notice within a second. Back the keyring up afterwards.
     """
     chosen = [purpose] if purpose else [Purpose.REFRESH, Purpose.ACCESS, Purpose.CONFIG]
+    source = _ring(tenant).source()
     made: list[dict[str, Any]] = []
     for one in chosen:
-        keyring = _source().edit(lambda ring, one=one: ring.rotate(one))  # type: ignore[misc]  # mypy: default argument of a lambda
+        keyring = source.edit(lambda ring, one=one: ring.rotate(one))  # type: ignore[misc]  # mypy: default argument of a lambda
         made.append({"for": _FOR[one], "id": keyring.primary(one).id})
     if as_json:
         print_json(made)
@@ -71,17 +134,33 @@ def rotate(
 
 
 @keys.command("rewrap")
-def rewrap(as_json: Json = False) -> None:
-    """Move everything that an old key sealed under the present ones, while all runs on."""
+def rewrap(
+    tenant: Annotated[
+        str | None, typer.Option(help="Only what this tenant's own keyring sealed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Move everything that an old key sealed under the present ones, while all runs on.
+
+    All keyrings by default; one that does not open holds up no other.
+    """
+    moved, left, troubles = 0, 0, list[WorkerError]()
     with context.opened() as base, Bar(console=err, disable=as_json, transient=True) as bar:
-        task = bar.add_task("rewrapping", total=None)
+        for ring in [ring_of(base.settings, tenant)] if tenant else rings_of(base.settings):
+            task = bar.add_task(f"rewrapping, {ring.name}", total=None)
 
-        def told(progress: Progress) -> None:
-            bar.update(task, completed=progress.moved, total=progress.moved + progress.left)
+            def told(progress: Progress, task: TaskID = task) -> None:
+                bar.update(task, completed=progress.moved, total=progress.moved + progress.left)
 
-        done = move_everything(base.engine, base.vault(), told=told)
-    _done({"moved": done.moved, "left": done.left}, as_json)
-    if done.left:
+            try:
+                done = move_everything(base.engine, ring.vault(), whose=ring.whose, told=told)
+            except WorkerError as error:
+                troubles.append(error)
+                continue
+            moved, left = moved + done.moved, left + done.left
+    _done({"moved": moved, "left": left}, as_json)
+    _complain(troubles)
+    if left:
         err.print("some rows were locked: run it again")
         raise typer.Exit(EXIT_FAILED)
 
@@ -90,32 +169,37 @@ def rewrap(as_json: Json = False) -> None:
 def destroy(
     key_id: str,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Drop a disabled key for good. Refused while anything in the store still needs it."""
     with context.opened() as base:
-        refuse_if_referenced(base.engine, key_id)
+        ring = ring_of(base.settings, tenant)
+        # from the deployment's keyring even what only a tenant with a copy needs: a process that
+        # has not been started anew since the tenant moved still opens it there
+        whose = ring.whose if ring.tenants else EVERYBODY
+        refuse_if_referenced(base.engine, key_id, whose)
         if not (yes or as_json):
             typer.confirm(
                 "What only this key opens is lost, backups included. Destroy?", abort=True
             )
-        _source().edit(
-            lambda ring: ring.destroy(key_id, references=references(base.engine)[key_id])
+        ring.source().edit(
+            lambda ring: ring.destroy(key_id, references=references(base.engine, whose)[key_id])
         )
     _done({"id": key_id, "state": "destroyed"}, as_json)
 
 
 @keys.command("disable")
-def disable(key_id: str, as_json: Json = False) -> None:
+def disable(key_id: str, tenant: Tenant = None, as_json: Json = False) -> None:
     """What this key sealed opens no more, until `keys enable`: the step before destroying it."""
-    _source().edit(lambda ring: ring.disable(key_id))
+    _ring(tenant).source().edit(lambda ring: ring.disable(key_id))
     _done({"id": key_id, "state": KeyState.DISABLED}, as_json)
 
 
 @keys.command("enable")
-def enable(key_id: str, as_json: Json = False) -> None:
+def enable(key_id: str, tenant: Tenant = None, as_json: Json = False) -> None:
     """Let a disabled key open again what it sealed."""
-    _source().edit(lambda ring: ring.enable(key_id))
+    _ring(tenant).source().edit(lambda ring: ring.enable(key_id))
     _done({"id": key_id, "state": KeyState.ENABLED}, as_json)
 
 
@@ -126,33 +210,56 @@ def export(
     ],
     *,
     role: Annotated[Role, typer.Option(help="Whose machine it is for.")],
+    tenant: Tenant = None,
     as_json: Json = False,
 ) -> None:
     """Write a keyring with the keys of one role only, for a machine of its own.
 
     Example: evergrant keys export web-keyring.json --role web
     """
-    part = _source().load().limited_to(PURPOSES[role])
+    purposes = PURPOSES[role] & OF_A_TENANT if tenant else PURPOSES[role]
+    part = _ring(tenant).load().limited_to(purposes)
     KeyringSource(path, environment=os.environ).create(part)
-    _done({"file": path, "for": [_FOR[p] for p in sorted(PURPOSES[role])]}, as_json)
+    _done({"file": path, "for": [_FOR[p] for p in sorted(purposes)]}, as_json)
 
 
 @keys.command("move")
 def move(
     to: Annotated[str, typer.Argument(help="File, or vault://HOST:PORT/MOUNT/KEY#FILE.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            help="Only what this tenant needs: out of the deployment's keyring into one of its own,"
+            " or its own to another place."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write the keyring somewhere else, wrapped by Vault or not any more, and read it back.
 
     Example: evergrant keys move vault://vault.example:8200/transit/evergrant#/etc/evergrant/keys.json
     """
-    moved = _source().load()
+    settings = _settings.load()
+    ring = ring_of(settings, tenant if tenant in settings.own_keyrings else None)
+    if tenant and tenant not in settings.tenants:
+        ring_of(settings, tenant)  # says which there are
+    moved = ring.load()
+    if tenant and not ring.tenants:
+        moved = moved.limited_to(OF_A_TENANT)
     there = KeyringSource(to, environment=os.environ)
     there.create(moved)
     if there.load() != moved:
         raise PermanentError(f"{to}: reads back otherwise; do not use it", code="reads_otherwise")
-    _done({"keyring": to, "keys": len(moved.keys), "next": "set EVERGRANT_KEYRING to it, start"
-           " anew, and destroy the old one and its backups"}, as_json)  # fmt: skip
+    _done({"keyring": to, "keys": len(moved.keys), "next": _then(tenant, ring)}, as_json)
+
+
+def _then(tenant: str | None, ring: Ring) -> str:
+    if tenant is None:
+        return "set EVERGRANT_KEYRING to it, start anew, and destroy the old one and its backups"
+    told = f"set `keyring` of [tenants.{tenant}] to it on every machine, start all processes anew"
+    if ring.tenants:
+        return f"{told}, and destroy the old one and its backups"
+    return f"{told}; then `evergrant keys rotate` and `rewrap`, both with --tenant {tenant}"
 
 
 @api_keys.command("create")

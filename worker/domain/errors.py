@@ -2,6 +2,7 @@
 
 WorkerError
 ├── TransientError         time: try again after `retry_after`, or by backoff
+│   └── KeyringError           a key of ours is not there now: no grant is to blame
 ├── ReauthRequiredError    the user: stop renewing, tell the app
 └── PermanentError         us: park the work, wake someone
     ├── ConfigurationError     the operator: a setting, a scope, a client secret
@@ -31,6 +32,10 @@ class TransientError(WorkerError):
     ) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class KeyringError(TransientError):
+    """A keyring does not open, or lacks a key: whoever mends it need not tell us, we look again."""
 
 
 class ReauthRequiredError(WorkerError):

@@ -7,7 +7,7 @@ the adapter alike.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ParamSpec, Protocol, TypeVar
@@ -58,8 +58,13 @@ class Vault(Protocol):
 
     `kind` is "at", "rt" or another short word of the caller's. A process that was given no key
     for a kind raises `ConfigurationError` on use (I17). A ciphertext that does not open raises
-    `TamperError` and says which grant, never what.
+    `TamperError` and says which grant, never what. A tenant may have a keyring of its own: what was
+    sealed for one tenant opens with no other's. Where its keyring, or a key of it, is not to be had
+    now, `KeyringError` is raised.
     """
+
+    def closed(self) -> Collection[str]:
+        """Tenants whose keyring does not open now: nothing of theirs is to be begun."""
 
     def new_keys(self, tenant: str, grant: GrantId) -> tuple[bytes, bytes]:
         """Fresh data keys for one grant, wrapped: (access key, refresh key)."""
@@ -73,13 +78,14 @@ class Vault(Protocol):
         self, sealed: bytes, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
     ) -> Secret: ...
 
-    def seal_config(self, secret: Secret, *, scope: str) -> bytes:
+    def seal_config(self, secret: Secret, *, tenant: str, scope: str) -> bytes:
         """For what belongs to no grant (client secrets, our Management API token)."""
 
-    def open_config(self, sealed: bytes, *, scope: str) -> Secret: ...
+    def open_config(self, sealed: bytes, *, tenant: str, scope: str) -> Secret: ...
 
     def fingerprint(self, token: Secret) -> Fingerprint:
-        """Keyed, so that a thief of the database cannot test guesses."""
+        """Keyed, so that a thief of the database cannot test guesses. One key for all tenants: a
+        refresh token is spent once, whoever holds it (I1)."""
 
 
 class Provider(Protocol):

@@ -85,6 +85,12 @@ PROVIDER_CHANGES = Counter(
 INTERNAL_ERRORS = Counter(
     "evergrant_internal_errors", "What broke within a renewal, by the step that broke.", ["what"]
 )
+KEYRING_OPEN = Gauge(
+    "evergrant_keyring_open",
+    "1: the tenant's own keyring opens; 0: a process goes without that tenant.",
+    ["tenant"],
+    multiprocess_mode="livemin",
+)
 JOURNAL_SYNC = Histogram(
     "evergrant_journal_sync_seconds", "One group fdatasync of the journal.", buckets=_SYNC
 )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from random import Random
 
 from worker.domain.attempt import OTHER_ACCOUNT, USER_INACTIVE, LeftUncertain, Postponed, Refused
+from worker.domain.errors import TransientError, WorkerError
 from worker.domain.exchange import Reading
 from worker.domain.grant import Claim
 from worker.domain.ports import Clock, Notice
@@ -44,6 +45,13 @@ class Endings:
         """Until an operator may have looked."""
         ending = self.put_off(claim, code, AWHILE.total_seconds())
         return replace(ending, notices=notices)
+
+    def untried(self, claim: Claim, error: WorkerError) -> Postponed:
+        """Something of ours is not to be had: until it may be, or until an operator has looked."""
+        soon = error.retry_after if isinstance(error, TransientError) else None
+        if soon is None:
+            return self.awhile(claim, error.code)
+        return self.put_off(claim, error.code, soon.total_seconds())
 
     def unrenewable(self, claim: Claim, code: str) -> Postponed:
         return replace(self.postponed(claim, code, None), unrenewable=True)

@@ -118,6 +118,7 @@ class Engine:
             journals,
             self._resolver,
             self._endings,
+            vault,
             node=node,
             process=journal.process,
             clock=clock,

@@ -8,7 +8,12 @@ from datetime import datetime
 import structlog
 
 from worker.domain.attempt import Brought, Ending, Postponed
-from worker.domain.errors import ConfigurationError, PermanentError, TransientError
+from worker.domain.errors import (
+    ConfigurationError,
+    KeyringError,
+    PermanentError,
+    TransientError,
+)
 from worker.domain.exchange import (
     Answered,
     NotSent,
@@ -82,8 +87,8 @@ class Exchanger:
             request = await self._request(prepared)
         except ConfigurationError as error:
             return await self._blame_connection(prepared, error.code, str(error))
-        except TransientError as error:  # the store, while the host was pinned
-            return self._endings.put_off(claim, error.code, 5.0)
+        except TransientError as error:  # a key of ours; or the store, while the host was pinned
+            return self._wait_for(claim, error)
         except PermanentError as error:
             _log.error("grant_unusable", grant=str(claim.grant), code=error.code)
             return self._endings.postponed(claim, error.code, None)
@@ -102,6 +107,12 @@ class Exchanger:
             prepared.sent = max(1, prepared.sent)
             prepared.last_code = broke("attempt_broke", error, prepared.claim.grant)
             return [self._endings.left(prepared)]
+
+    def _wait_for(self, claim: Claim, error: TransientError) -> Postponed:
+        if not isinstance(error, KeyringError):
+            return self._endings.put_off(claim, error.code, 5.0)
+        _log.error("key_missing", tenant=claim.key.tenant, code=error.code, why=str(error))
+        return self._endings.untried(claim, error)
 
     async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
         """Raises: ConfigurationError, TamperError, TransientError."""

@@ -10,7 +10,7 @@ from worker.domain.attempt import Ending, Unfinished
 from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.exchange import Rotation
 from worker.domain.grant import Claim, GrantId, GrantKey
-from worker.domain.ports import Offload
+from worker.domain.ports import Offload, Vault
 from worker.domain.rotation import SHORTEST_LEASE, Rules, may_retake, rules_for
 from worker.monitoring.metrics import TAKEOVERS
 from worker.renewal.breaking import broke
@@ -43,6 +43,7 @@ class Finder:
         journals: NodeJournals,
         resolver: Resolver,
         endings: Endings,
+        vault: Vault,
         *,
         node: str,
         process: str,
@@ -54,6 +55,7 @@ class Finder:
         self._journals = journals
         self._resolver = resolver
         self._endings = endings
+        self._vault = vault
         self._node = node
         self._process = process
         self._clock = clock
@@ -67,9 +69,12 @@ class Finder:
         self._lease: dict[str, float] = {}  # what claims of a provider mostly need
 
     async def due(self, *, fresh: bool = False) -> Sequence[DueWork]:
+        """But not of tenants whose keyring does not open: what is claimed must be opened next."""
         now = self._clock.monotonic()
         if fresh or now >= self._due_until:
-            self._due = await self._offload(self._claims.due)
+            shut = self._vault.closed()
+            found = await self._offload(self._claims.due)
+            self._due = [work for work in found if work.tenant not in shut] if shut else found
             self._due_until = now + LOOK_EVERY
         return self._due
 
@@ -207,6 +212,8 @@ class Finder:
 
     def _ready(self, one: Claimed) -> Prepared | Ending:
         claim = one.claim
+        if (trouble := self._resolver.trouble(claim.key)) is not None:
+            return self._endings.untried(claim, trouble)
         connection = self._resolver.connection(claim.key)
         if connection is None:
             return self._endings.awhile(claim, "no_connection")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from worker.domain.errors import WorkerError
+from worker.domain.errors import KeyringError, PermanentError, WorkerError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import GrantKey
 from worker.domain.ports import Catalogue, Clock, Connections, Offload, Provider
@@ -18,6 +18,7 @@ KEEP = 5.0  # seconds; how late a stop or a new secret set elsewhere is felt her
 class _Known:
     config: ConnectionConfig | None
     until: float
+    error: WorkerError | None = None  # its secrets do not open
     entries: dict[str, Provider] = field(default_factory=dict)
     rules: dict[tuple[str, bool], Rules] = field(default_factory=dict)
 
@@ -40,8 +41,20 @@ class Resolver:
         for name in {(key.tenant, key.connection) for key in keys}:
             known = self._known.get(name)
             if known is None or known.until <= now:
-                config = await self._offload(self._connections.get, *name)
-                self._known[name] = _Known(config=config, until=now + KEEP)
+                self._known[name] = await self._read(name, until=now + KEEP)
+
+    async def _read(self, name: tuple[str, str], *, until: float) -> _Known:
+        """One that does not open is in nobody's way: its own grants wait for it."""
+        try:
+            config = await self._offload(self._connections.get, *name)
+        except (KeyringError, PermanentError) as error:
+            return _Known(config=None, until=until, error=error)
+        return _Known(config=config, until=until)
+
+    def trouble(self, key: GrantKey) -> WorkerError | None:
+        """Why a connection cannot be used, although it is there."""
+        known = self._known.get((key.tenant, key.connection))
+        return known.error if known else None
 
     def connection(self, key: GrantKey) -> ConnectionConfig | None:
         known = self._known.get((key.tenant, key.connection))

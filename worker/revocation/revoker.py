@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from worker.domain.burial import GIVE_UP_AFTER, Buried, Receipt, SealedPair, pause_after
-from worker.domain.errors import ConfigurationError, TamperError
+from worker.domain.errors import ConfigurationError, KeyringError, TamperError
 from worker.domain.exchange import Answered, ConnectionConfig, NotSent, RevocationVerdict
 from worker.domain.ports import (
     Catalogue,
@@ -88,7 +88,7 @@ class Revoker:
             return await self._asked(buried, pair)
         except TamperError as error:
             return Receipt(pair=pair, outcome="unreadable", detail={"code": error.code})
-        except ConfigurationError as error:  # an operator may mend it while we wait
+        except (ConfigurationError, KeyringError) as error:  # an operator may mend it while we wait
             return _later(buried, pair, error.code, "", self._clock.now())
 
     async def _asked(self, buried: Buried, pair: SealedPair) -> Receipt:

@@ -89,6 +89,8 @@ def _resolve(value: Any, place: _Place, path: tuple[str, ...] = ()) -> Any:
     """Replace every "env:NAME" and "file:PATH" by what stands there."""
     if isinstance(value, dict):
         return {key: _resolve(item, place, (*path, key)) for key, item in value.items()}
+    if isinstance(value, str) and _is_keyring(path):
+        return _address(value, place.base)
     if isinstance(value, list):
         return [_resolve(item, place, path) for item in value]
     if isinstance(value, str) and value.startswith("env:"):
@@ -103,13 +105,24 @@ def _resolve(value: Any, place: _Place, path: tuple[str, ...] = ()) -> Any:
     return value
 
 
+def _is_keyring(path: Sequence[str]) -> bool:
+    return path == ("keyring",) or (path[:1] == ("tenants",) and path[2:] == ("keyring",))
+
+
+def _address(value: str, base: Path) -> str:
+    """A keyring's address is handed on: what stands there is read by the vault, and by roles."""
+    path = value.removeprefix("file:")
+    return str(base / path) if path != value else value
+
+
 def _overlay_environment(values: dict[str, Any], env: Mapping[str, str], base: Path) -> list[str]:
     """Put EVERGRANT_… and AUTH0_… over the file's values; returns warnings about stray names."""
     tables = {"tenants", "providers", "actions", "notices", "source", "warnings"}
     simple = {f"EVERGRANT_{name.upper()}": name for name in Settings.model_fields.keys() - tables}
     for name, key in simple.items():
         if env.get(name):
-            values[key] = _resolve(env[name], _Place(base=base, env=env, name=name))
+            at = (key,) if _is_keyring((key,)) else ()
+            values[key] = _resolve(env[name], _Place(base=base, env=env, name=name), at)
     told = {
         key: _resolve(env[name], _Place(base=base, env=env, name=name))
         for name, key in _AUTH0.items()

@@ -77,6 +77,7 @@ class TenantSettings(_Table):
     requests_per_second: float | None = Field(default=None, gt=0)
     blocked_users: Literal["stop", "keep"] = "stop"  # handing out the tokens of blocked users
     database_connections: tuple[str, ...] = ()  # those whose login scripts return tokens
+    keyring: str | None = None  # of its own, as EVERGRANT_KEYRING; the deployment's by default
     connections: Mapping[str, ConnectionSettings] = {}
 
     @field_validator("domain")
@@ -265,6 +266,12 @@ class Settings(_Table):
             if getattr(self, name) < length and not self.allow_loopback:
                 raise ValueError(f"{name}: at least {length.total_seconds():g} seconds")
         return self
+
+    @property
+    def own_keyrings(self) -> Mapping[str, str]:
+        """Tenant to the address of its keyring, of those that do not use the deployment's."""
+        told = {name: tenant.keyring for name, tenant in self.tenants.items()}
+        return {name: own for name, own in told.items() if own and own != self.keyring}
 
     @property
     def embedded_broker(self) -> bool:

@@ -188,12 +188,14 @@ class ConnectionRepository:
         if not secret and not headers:
             return None
         document = json.dumps({"client_secret": secret, "headers": headers})
-        return self._vault.seal_config(Secret(document), scope=scope_of(config.tenant, config.name))
+        scope = scope_of(config.tenant, config.name)
+        return self._vault.seal_config(Secret(document), tenant=config.tenant, scope=scope)
 
     def _opened(self, row: Row[Any]) -> tuple[Secret | None, dict[str, Secret]]:
         if row.secrets is None:
             return None, {}
-        opened = self._vault.open_config(row.secrets, scope=scope_of(row.tenant, row.name))
+        scope = scope_of(row.tenant, row.name)
+        opened = self._vault.open_config(row.secrets, tenant=row.tenant, scope=scope)
         document = json.loads(opened.reveal())
         headers = {name: Secret(value) for name, value in document["headers"].items()}
         return Secret(document["client_secret"]) if document["client_secret"] else None, headers

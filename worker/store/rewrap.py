@@ -21,19 +21,20 @@ from worker.store.connections import scope_of as connection_scope
 from worker.store.engine import reading, writing
 from worker.store.tables import ConnectionRow, GrantRow, TenantRow
 from worker.store.tenants import scope_of as tenant_scope
+from worker.store.whose import EVERYBODY, Whose
 
 _SAMPLE = 500  # grants
 _PASSES = 5  # rows locked by a renewal are passed over, and met again in the next pass
 
 
 class Rewrapper(Protocol):
-    """The vault, as far as moving keys needs it."""
+    """The vault of one keyring, as far as moving keys needs it."""
 
     def primaries(self) -> frozenset[str]: ...
 
     def rewrap(self, wrapped: bytes, *, tenant: str, grant: GrantId) -> bytes: ...
 
-    def reseal_config(self, sealed: bytes, *, scope: str) -> bytes: ...
+    def reseal_config(self, sealed: bytes, *, tenant: str, scope: str) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Progress:
     left: int  # as counted when the run began, less what was moved
 
 
-def references(engine: Engine) -> Counter[str]:
+def references(engine: Engine, whose: Whose = EVERYBODY) -> Counter[str]:
     """Key id to the number of live ciphertexts that need it: what `Keyring.destroy` asks for.
 
     Journals hold none: their tokens are sealed under the data keys of the grants' rows.
@@ -50,36 +51,42 @@ def references(engine: Engine) -> Counter[str]:
     found: Counter[str] = Counter()
     with reading(engine) as connection:
         for column in _SEALED:
-            counted = select(_key_id(column).label("id"), func.count()).where(column.is_not(None))
+            counted = select(_key_id(column).label("id"), func.count()).where(
+                column.is_not(None), whose.of(column.class_.tenant)
+            )
             for key_id, count in connection.execute(counted.group_by("id")):
                 found[bytes(key_id).hex()] += count
     return found
 
 
-def refuse_if_referenced(engine: Engine, key_id: str) -> None:
+def refuse_if_referenced(engine: Engine, key_id: str, whose: Whose = EVERYBODY) -> None:
     """Raises: ConfigurationError when destroying the key would make something unreadable (I23)."""
-    if count := references(engine)[key_id]:
+    if count := references(engine, whose)[key_id]:
         raise ConfigurationError(
             f"key {key_id} still holds {count} ciphertexts; run the rewrap first",
             code="key_referenced",
         )
 
 
-def unreadable(engine: Engine, keyring: Collection[str]) -> dict[str, int]:
+def unreadable(
+    engine: Engine, keyring: Collection[str], whose: Whose = EVERYBODY
+) -> dict[str, int]:
     """Key ids that ciphertexts need and `keyring` lacks, with their number: the wrong keyring.
 
     Args:
         keyring: ids of the keys that are there and not disabled.
     """
-    return {key: count for key, count in references(engine).items() if key not in keyring}
+    needed = references(engine, whose)
+    return {key: count for key, count in needed.items() if key not in keyring}
 
 
-def belongs(engine: Engine, keyring: Collection[str]) -> bool:
+def belongs(engine: Engine, keyring: Collection[str], whose: Whose = EVERYBODY) -> bool:
     """Whether a keyring is this store's: it has some of the keys that a sample of grants needs.
 
     Quick whatever the store's size, so that every start can ask; `unreadable` is exact.
     """
-    sample = select(GrantRow.access_key, GrantRow.refresh_key).limit(_SAMPLE)
+    keys = select(GrantRow.access_key, GrantRow.refresh_key)
+    sample = keys.where(whose.of(GrantRow.tenant)).limit(_SAMPLE)
     with reading(engine) as connection:
         rows = connection.execute(sample).all()
     needed = {wrapped[1:5].hex() for row in rows for wrapped in row if wrapped}
@@ -90,30 +97,34 @@ def rewrap(
     engine: Engine,
     vault: Rewrapper,
     *,
+    whose: Whose = EVERYBODY,
     batch: int = 200,
     told: Callable[[Progress], None] | None = None,
 ) -> Progress:
-    """Move everything; `told` hears of every batch. What is left could not be locked: run again.
+    """Move everything of one keyring; `told` hears of every batch. What is left could not be
+    locked: run again.
 
+    Args:
+        whose: the tenants that use the keyring of `vault`.
     Raises: TamperError naming a grant whose wrapped key does not open; the others before it are
         moved.
     """
-    begun = _left(engine, vault)
-    moved = _secrets(engine, vault)
+    begun = _left(engine, vault, whose)
+    moved = _secrets(engine, vault, whose)
     for _ in range(_PASSES):
         after: UUID | None = None
-        while page := _grants(engine, vault, after, batch):
+        while page := _grants(engine, vault, whose, after, batch):
             after, changed = page
             moved += changed
             if told and changed:
                 told(Progress(moved, max(0, begun - moved)))
-        if not (left := _left(engine, vault)):
+        if not (left := _left(engine, vault, whose)):
             break
     return Progress(moved, left)
 
 
 def _grants(
-    engine: Engine, vault: Rewrapper, after: UUID | None, batch: int
+    engine: Engine, vault: Rewrapper, whose: Whose, after: UUID | None, batch: int
 ) -> tuple[UUID, int] | None:
     """One batch beyond `after`: the last id in it and how many were moved; None: no more.
 
@@ -122,7 +133,7 @@ def _grants(
     old = or_(_old(GrantRow.access_key, vault), _old(GrantRow.refresh_key, vault))
     wanted = (
         select(GrantRow.id, GrantRow.tenant, GrantRow.access_key, GrantRow.refresh_key)
-        .where(old, *([GrantRow.id > after] if after else []))
+        .where(old, whose.of(GrantRow.tenant), *([GrantRow.id > after] if after else []))
         .order_by(GrantRow.id)
         .limit(batch)
         .with_for_update(skip_locked=True)
@@ -142,39 +153,42 @@ def _grants(
     return (rows[-1].id, len(rows)) if rows else None
 
 
-def _secrets(engine: Engine, vault: Rewrapper) -> int:
+def _secrets(engine: Engine, vault: Rewrapper, whose: Whose) -> int:
     """Connections and tenants are few: one transaction each kind."""
     with writing(engine) as connection:
-        return _connections(connection, vault) + _tenants(connection, vault)
+        return _connections(connection, vault, whose) + _tenants(connection, vault, whose)
 
 
-def _connections(connection: Connection, vault: Rewrapper) -> int:
+def _connections(connection: Connection, vault: Rewrapper, whose: Whose) -> int:
     table = ConnectionRow.__table__
-    rows = _waiting(connection, table, table.c.secrets, vault)
+    rows = _waiting(connection, table, table.c.secrets, vault, whose)
     for row in rows:
-        sealed = vault.reseal_config(row.secrets, scope=connection_scope(row.tenant, row.name))
+        scope = connection_scope(row.tenant, row.name)
+        sealed = vault.reseal_config(row.secrets, tenant=row.tenant, scope=scope)
         this = (table.c.tenant == row.tenant, table.c.name == row.name)
         connection.execute(update(ConnectionRow).where(*this).values(secrets=sealed))
     return len(rows)
 
 
-def _tenants(connection: Connection, vault: Rewrapper) -> int:
+def _tenants(connection: Connection, vault: Rewrapper, whose: Whose) -> int:
     table = TenantRow.__table__
-    rows = _waiting(connection, table, table.c.api_token, vault)
+    rows = _waiting(connection, table, table.c.api_token, vault, whose)
     for row in rows:
-        sealed = vault.reseal_config(row.api_token, scope=tenant_scope(row.tenant))
+        scope = tenant_scope(row.tenant)
+        sealed = vault.reseal_config(row.api_token, tenant=row.tenant, scope=scope)
         this = table.c.tenant == row.tenant
         connection.execute(update(TenantRow).where(this).values(api_token=sealed))
     return len(rows)
 
 
 def _waiting(
-    connection: Connection, table: Any, column: ColumnElement[Any], vault: Rewrapper
+    connection: Connection, table: Any, column: ColumnElement[Any], vault: Rewrapper, whose: Whose
 ) -> Sequence[Any]:
-    return connection.execute(select(table).where(_old(column, vault)).with_for_update()).all()
+    waiting = select(table).where(_old(column, vault), whose.of(table.c.tenant))
+    return connection.execute(waiting.with_for_update()).all()
 
 
-def _left(engine: Engine, vault: Rewrapper) -> int:
+def _left(engine: Engine, vault: Rewrapper, whose: Whose) -> int:
     """How many rows still name a key that is no primary."""
     old = or_(_old(GrantRow.access_key, vault), _old(GrantRow.refresh_key, vault))
     places = (
@@ -183,7 +197,10 @@ def _left(engine: Engine, vault: Rewrapper) -> int:
         (TenantRow, _old(TenantRow.api_token, vault)),
     )
     with reading(engine) as connection:
-        counts = [select(func.count()).select_from(table).where(old) for table, old in places]
+        counts = [
+            select(func.count()).select_from(table).where(old, whose.of(table.tenant))
+            for table, old in places
+        ]
         return sum(connection.scalar(count) or 0 for count in counts)
 
 

@@ -26,14 +26,16 @@ class TenantRepository:
         if (row := self._read(tenant)) is None or row.api_token is None:
             return None
         return ApiToken(
-            token=self._vault.open_config(row.api_token, scope=scope_of(tenant)),
+            token=self._vault.open_config(row.api_token, tenant=tenant, scope=scope_of(tenant)),
             expires_at=row.api_token_expires_at,
             scope=row.api_scope or "",
         )
 
     def put_token(self, tenant: str, token: ApiToken) -> None:
         values = {
-            "api_token": self._vault.seal_config(token.token, scope=scope_of(tenant)),
+            "api_token": self._vault.seal_config(
+                token.token, tenant=tenant, scope=scope_of(tenant)
+            ),
             "api_token_expires_at": token.expires_at,
             "api_scope": token.scope,
         }

@@ -8,5 +8,14 @@ needed of the environment is handed in.
 from worker.vault.aes import AesVault
 from worker.vault.keyring import Keyring, KeyState, Purpose
 from worker.vault.source import KeyringSource
+from worker.vault.tenants import OF_A_TENANT, TenantVaults
 
-__all__ = ["AesVault", "KeyState", "Keyring", "KeyringSource", "Purpose"]
+__all__ = [
+    "OF_A_TENANT",
+    "AesVault",
+    "KeyState",
+    "Keyring",
+    "KeyringSource",
+    "Purpose",
+    "TenantVaults",
+]

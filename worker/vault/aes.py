@@ -12,20 +12,29 @@ length-prefixed, so that no two bindings read alike.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from worker.domain.errors import ConfigurationError, TamperError, TransientError
+from worker.domain.errors import (
+    ConfigurationError,
+    KeyringError,
+    TamperError,
+    TransientError,
+    WorkerError,
+)
 from worker.domain.grant import Fingerprint, GrantId
 from worker.domain.secret import Secret
 from worker.vault.keyring import KEY_BYTES, Key, Keyring, KeyState, Purpose
@@ -42,7 +51,8 @@ class AesVault:
     """Meets `Vault`. Thread-safe. Tests every key it was given when it is made.
 
     With a `source`, a rotation is noticed within a second, without a restart: that is what lets
-    keys rotate under load.
+    keys rotate under load. It is one keyring, so it does not matter here whose `tenant` is; see
+    `TenantVaults`.
     """
 
     def __init__(self, keyring: Keyring, *, source: KeyringSource | None = None) -> None:
@@ -51,6 +61,7 @@ class AesVault:
         self._looked_at = time.monotonic()
         self._unwrapped = lru_cache(_CACHED_KEYS)(self._unwrap)
         self._fingerprint_key = b""
+        self._replaced = False
         self._take(keyring)
 
     @classmethod
@@ -64,6 +75,9 @@ class AesVault:
         """Over the keyring at `address` (EVERGRANT_KEYRING). Raises: ConfigurationError."""
         source = KeyringSource(str(address), purposes=purposes, environment=environment)
         return cls(source.load(), source=source)
+
+    def closed(self) -> Collection[str]:
+        return ()
 
     def new_keys(self, tenant: str, grant: GrantId) -> tuple[bytes, bytes]:
         self._look()
@@ -95,15 +109,15 @@ class AesVault:
                 code="does_not_open",
             ) from None
 
-    def seal_config(self, secret: Secret, *, scope: str) -> bytes:
+    def seal_config(self, secret: Secret, *, tenant: str, scope: str) -> bytes:
         self._look()
-        key = self._keyring.primary(Purpose.CONFIG)
+        key = self._primary(Purpose.CONFIG)
         salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
         head = _CONFIG + bytes.fromhex(key.id)
         body = _config_cipher(key, salt).encrypt(nonce, secret.reveal(), _bound(head, scope))
         return b"".join((head, salt, nonce, body))
 
-    def open_config(self, sealed: bytes, *, scope: str) -> Secret:
+    def open_config(self, sealed: bytes, *, tenant: str, scope: str) -> Secret:
         head, rest = sealed[: 1 + _ID], sealed[1 + _ID :]
         salt, nonce, body = rest[:_SALT], rest[_SALT : _SALT + _NONCE], rest[_SALT + _NONCE :]
         if head[:1] != _CONFIG or len(body) <= _TAG:
@@ -140,12 +154,13 @@ class AesVault:
         data_id, material = self._unwrap_bytes(wrapped, tenant, grant, key.purpose)
         return self._wrap(key.purpose, data_id, material, tenant, grant)
 
-    def reseal_config(self, sealed: bytes, *, scope: str) -> bytes:
+    def reseal_config(self, sealed: bytes, *, tenant: str, scope: str) -> bytes:
         """The same value under today's primary; unchanged if it is there already."""
         self._look()
         if sealing_key(sealed) == self._keyring.primary(Purpose.CONFIG).id:
             return sealed
-        return self.seal_config(self.open_config(sealed, scope=scope), scope=scope)
+        opened = self.open_config(sealed, tenant=tenant, scope=scope)
+        return self.seal_config(opened, tenant=tenant, scope=scope)
 
     def primaries(self) -> frozenset[str]:
         """Ids of the keys that seal today; whatever names another waits for a rewrap."""
@@ -197,7 +212,7 @@ class AesVault:
     def _wrap(
         self, purpose: Purpose, data_id: bytes, material: bytes, tenant: str, grant: GrantId
     ) -> bytes:
-        key = self._keyring.primary(purpose)
+        key = self._primary(purpose)
         head, nonce = _WRAPPED + bytes.fromhex(key.id) + data_id, os.urandom(_NONCE)
         bound = _bound(head, purpose.value, tenant) + grant.bytes
         body = AESGCM(key.material.reveal()).encrypt(nonce, material, bound)
@@ -206,18 +221,35 @@ class AesVault:
     def _key(self, key_id: str, purpose: Purpose | None) -> Key:
         """The key of a ciphertext, looked for once more in the file if it is not known."""
         key = self._keyring.get(key_id) or self._after_a_look(key_id)
-        if key is None or (purpose and key.purpose is not purpose):
-            if purpose:
-                self._keyring.primary(purpose)  # says so if we hold none of that purpose at all
-            raise ConfigurationError(
+        if purpose:
+            self._keyring.primary(purpose)  # says so if we hold none of that purpose at all
+        if key is not None and purpose and key.purpose is not purpose:
+            raise TamperError(f"key {key_id} is for something else", code="wrong_purpose")
+        if key is None:
+            raise KeyringError(
                 f"no key {key_id} in this keyring: it is the wrong one, or the key was destroyed",
                 code="unknown_key",
             )
         if key.state is KeyState.DISABLED:
-            raise ConfigurationError(f"key {key_id} is disabled", code="key_disabled")
+            raise KeyringError(f"key {key_id} is disabled", code="key_disabled")
         return key
 
+    def _primary(self, purpose: Purpose) -> Key:
+        if self._replaced:
+            raise KeyringError(
+                "the keyring was replaced by one that shares no key with it: put it back",
+                code="keyring_replaced",
+            )
+        return self._keyring.primary(purpose)
+
     def _after_a_look(self, key_id: str) -> Key | None:
+        """A loop does not wait for what unwraps the keys: every tenant's exchanges turn on it."""
+        if self._source and self._source.remote and self._source.stale() and _on_a_loop():
+            self._fetch_beside()
+            soon = timedelta(seconds=5)
+            raise KeyringError(
+                f"key {key_id} is being fetched", code="key_awaited", retry_after=soon
+            )
         self._look(now=True)
         return self._keyring.get(key_id)
 
@@ -226,14 +258,34 @@ class AesVault:
         moment = time.monotonic()
         if self._source is None or (not now and moment - self._looked_at < _LOOK_EVERY):
             return
+        if self._source.remote and not now:
+            self._looked_at = moment
+            if self._source.stale():
+                self._fetch_beside()
+            return
         with self._lock:
             self._looked_at = moment
             try:
                 if changed := self._source.changed():
-                    self._take(changed)
+                    # the keyring of somebody else, most likely: nothing is sealed under it
+                    self._replaced = bool(self._keyring.keys) and not _shared(
+                        changed, self._keyring
+                    )
+                    if not self._replaced:
+                        self._take(changed)
             except TransientError:  # whatever unwraps it is away: the keys we have are good
                 if now:
                     raise
+
+    def _fetch_beside(self) -> None:
+        """On a thread of its own: who asks shares his with other tenants, and what unwraps the keys
+        may be long in answering."""
+        if not self._lock.locked():
+            Thread(target=self._fetched, name="keyring", daemon=True).start()
+
+    def _fetched(self) -> None:
+        with suppress(WorkerError):
+            self._look(now=True)
 
     def _take(self, keyring: Keyring) -> None:
         for key in keyring.keys:
@@ -252,6 +304,18 @@ def wrapping_key(wrapped: bytes) -> str:
 def sealing_key(sealed_config: bytes) -> str:
     """The id of the keyring key that a sealed config value needs."""
     return sealed_config[1 : 1 + _ID].hex()
+
+
+def _shared(one: Keyring, other: Keyring) -> set[str]:
+    return {key.id for key in one.keys} & {key.id for key in other.keys}
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _new_key() -> bytes:

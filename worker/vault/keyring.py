@@ -81,9 +81,10 @@ class Keyring:
                 raise ConfigurationError(f"keyring: purpose {purpose} needs exactly one primary")
 
     @classmethod
-    def generate(cls) -> Keyring:
+    def generate(cls, purposes: Iterable[Purpose] = Purpose) -> Keyring:
         """A fresh primary for every purpose, in memory."""
-        return cls(tuple(_fresh(purpose, KeyState.PRIMARY) for purpose in Purpose))
+        wanted = set(purposes)
+        return cls(tuple(_fresh(p, KeyState.PRIMARY) for p in Purpose if p in wanted))
 
     @classmethod
     def create(cls, path: Path | str) -> Keyring:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.domain.errors import ConfigurationError
+from worker.domain.errors import ConfigurationError, TransientError
 from worker.vault.keyring import Keyring, Purpose
 from worker.vault.transit import Place, Transit
 
@@ -30,8 +30,11 @@ class KeyringSource:
         *,
         purposes: Iterable[Purpose | str] | None = None,
         environment: Mapping[str, str] | None = None,
+        advice: str = "`evergrant init` makes one",
     ) -> None:
+        """`advice`: what to do where there is no file."""
         self._address = address
+        self._advice = advice
         self._purposes = None if purposes is None else frozenset(map(Purpose, purposes))
         self._environment = environment or {}
         self._seen: tuple[int, int, int] | None = None
@@ -41,14 +44,23 @@ class KeyringSource:
     def load(self) -> Keyring:
         """Raises: ConfigurationError with what to do about it; TransientError, Vault is away."""
         stamp = self._stamp()
-        keyring = Keyring.from_json(self._read(), wrapping=self._wrapping, purposes=self._purposes)
+        keyring = self._parsed(self._purposes)
         self._seen = stamp  # what could not be read is looked at again
         return keyring
 
+    @property
+    def remote(self) -> bool:
+        """Whether reading it asks somebody else, and so may take seconds."""
+        return self._wrapping is not None
+
+    def stale(self) -> bool:
+        """Whether its file was replaced since `load`."""
+        stamp = self._stamp()
+        return stamp is not None and stamp != self._seen
+
     def changed(self) -> Keyring | None:
         """The keyring, if its file was replaced since `load`: processes notice a rotation."""
-        stamp = self._stamp()
-        return self.load() if stamp is not None and stamp != self._seen else None
+        return self.load() if self.stale() else None
 
     def create(self, keyring: Keyring) -> Keyring:
         path = self._path()
@@ -63,12 +75,21 @@ class KeyringSource:
         """Replace the file by `change(what is in it)`; atomic, and one editor at a time."""
         path = self._path()
         with _locked(path):
-            changed = change(Keyring.from_json(self._read(), wrapping=self._wrapping))
+            changed = change(self._parsed(None))
             fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
             _write(fresh, changed.to_json(self._wrapping))
             fresh.replace(path)
             _sync(path.parent)
         return changed
+
+    def _parsed(self, purposes: frozenset[Purpose] | None) -> Keyring:
+        try:
+            return Keyring.from_json(self._read(), wrapping=self._wrapping, purposes=purposes)
+        except (ConfigurationError, TransientError) as error:
+            if (told := str(error)).startswith("keyring:"):  # there may be several: say which
+                where = self._vault.file if self._vault else self._address
+                told = told.replace("keyring:", f"keyring {where}:", 1)
+            raise type(error)(told, code=error.code) from None
 
     def _path(self) -> Path:
         """The file. Raises: ConfigurationError where the keyring is no file of ours to write."""
@@ -91,9 +112,7 @@ class KeyringSource:
                 return file.read()
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ConfigurationError(
-                f"keyring {path}: {reason}; `evergrant init` makes one"
-            ) from None
+            raise ConfigurationError(f"keyring {path}: {reason}; {self._advice}") from None
 
     def _from_environment(self, name: str) -> bytes:
         if not (value := self._environment.get(name)):
