@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from worker.domain.exchange import Rotation
 from worker.domain.grant import AttemptId, EarlierAttempt
-from worker.domain.rotation import SHORTEST_LEASE, may_retake, resend_after, rules_for
+from worker.domain.rotation import (
+    SHORTEST_LEASE,
+    held_until,
+    may_retake,
+    on_trust,
+    resend_after,
+    rules_for,
+    unproven_until,
+)
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
 classes = st.sampled_from(Rotation)
@@ -26,7 +34,7 @@ def rules(rotation: Rotation, grace: float = 0.0, *, rotated_before: bool = Fals
     return rules_for(rotation, grace_seconds=grace, rotated_before=rotated_before)
 
 
-def attempt(*, uncertain: bool = False) -> EarlierAttempt:
+def attempt(*, uncertain: bool = False, unproven: float | None = None) -> EarlierAttempt:
     return EarlierAttempt(
         attempt=AttemptId(uuid4()),
         node="n1",
@@ -34,6 +42,7 @@ def attempt(*, uncertain: bool = False) -> EarlierAttempt:
         began_at=T0,
         token_since=T0,
         uncertain=uncertain,
+        unproven_until=None if unproven is None else T0 + seconds(unproven),
     )
 
 
@@ -130,6 +139,25 @@ def test_the_hold_ends_a_minute_before_the_access_token_but_never_within_the_lea
     assert retake(Rotation.F, 240, access_ends=300)
     assert not retake(Rotation.F, 127, access_ends=100)
     assert retake(Rotation.F, 128, access_ends=100)
+
+
+def test_an_attempt_taken_over_without_proof_is_remembered_for_a_hold():
+    assert unproven_until(attempt(), gone=True) is None
+    assert unproven_until(attempt(uncertain=True), gone=False) is None
+    assert unproven_until(attempt(), gone=False) == T0 + seconds(600)
+    assert unproven_until(attempt(unproven=900), gone=True) == T0 + seconds(900)
+    assert unproven_until(attempt(unproven=900), gone=False) == T0 + seconds(900)
+    assert unproven_until(attempt(unproven=100), gone=False) == T0 + seconds(600)
+    assert held_until(None, T0) is None
+    assert held_until(T0, None) == T0
+    assert held_until(T0 + seconds(600), T0 + seconds(300)) == T0 + seconds(240)
+
+
+@given(rotation=classes, grace=graces, age=st.floats(0, 1e6), gone=st.booleans())
+def test_only_the_end_of_a_hold_is_trust(rotation, grace, age, gone):
+    now = T0 + seconds(age)
+    trusted = on_trust(rules(rotation, grace), attempt(), gone=gone, now=now)
+    assert trusted == (not gone and age >= rules(rotation, grace).window)
 
 
 @given(rotation=classes, grace=graces, age=st.floats(0, 1e6))

@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 _REPLAY = os.environ.get("EVERGRANT_SEED", "")
 RENEWAL, STORE = "tests/renewal", "tests/store"
+RETAKEN = f"{RENEWAL}/test_retaken.py::test_a_takeover_in_the_grace"
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,48 @@ MUTATIONS = {
     ),
     "hold": Mutation(
         "worker/domain/rotation.py",
-        "    return gone or now >= hold_end(earlier.began_at, access_expires_at)\n",
-        "    return True\n",
+        "HOLD = timedelta(seconds=600)",
+        "HOLD = timedelta(seconds=0)",
         (
             f"{RENEWAL}/test_crashes.py"
             "::test_a_strict_token_on_another_node_is_held_until_its_journal_was_replayed",
         ),
+    ),
+    "who may hold a successor": Mutation(
+        "worker/renewal/exchange.py",
+        "        if (until := self._held_until(prepared, now)) is not None:\n",
+        "        if (until := None) is not None:\n",
+        (f"{RETAKEN}_proves_nothing_about_who_held_the_token_before[dies_before_the_write]",),
+    ),
+    "resend after a takeover": Mutation(
+        "worker/renewal/exchange.py",
+        "        if self._held_until(prepared, then) is not None:\n",
+        "        if False:\n",
+        (f"{RETAKEN}_proves_nothing_about_who_held_the_token_before[hears_no_answer]",),
+    ),
+    "grace since the first attempt": Mutation(
+        "worker/store/claims.py",
+        '_FIRST = case((_RETAKEN, GrantRow.first_claimed_at), else_=bindparam("from"))\n',
+        '_FIRST = bindparam("from")\n',
+        (
+            f"{RENEWAL}/test_retaken.py"
+            "::test_a_grace_goes_on_counting_when_a_takeover_gave_its_claim_back",
+        ),
+    ),
+    "the holder's turn": Mutation(
+        "worker/renewal/trusting.py",
+        "        return now - self._found.setdefault(attempt, now) >= TURN\n",
+        "        return True\n",
+        (
+            f"{RENEWAL}/test_retaken.py"
+            "::test_when_the_store_comes_back_the_holder_of_a_successor_has_his_turn_first",
+        ),
+    ),
+    "an end for every attempt": Mutation(
+        "worker/renewal/engine.py",
+        "        except Exception as error:\n            if prepared.sent:",
+        "        except ZeroDivisionError as error:\n            if prepared.sent:",
+        (f"{RENEWAL}/test_breaking.py",),
     ),
     "quiet time": Mutation(
         "worker/domain/rotation.py",

@@ -13,17 +13,17 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from tests.planted import row_of
 from tests.simulation.auth0 import Register
+from tests.simulation.glances import Glance
 from tests.simulation.provider import answer
 from tests.simulation.world import Fault, Process, World, content_of, restore
 from worker.domain.burial import Selection
 from worker.domain.exchange import Answered, Rotation, WireRequest
-from worker.domain.grant import GrantId, GrantState
+from worker.domain.grant import GrantId
 from worker.store import outbox
 from worker.store.audit import AuditLog
 from worker.store.engine import reading
-from worker.store.tables import CounterRow, GrantRow
+from worker.store.tables import CounterRow
 from worker.store.tombstones import TombstoneRepository
 
 # Longer than a lease that others take over. From 30 s on another node may, where the access token
@@ -35,7 +35,6 @@ _CARE: Mapping[str, float] = {
     **dict.fromkeys(("take_over", "extend", "connect", "answer", "journal", "journaled"), 1.0),
     **dict.fromkeys(("claim_due", "settle"), 3.0),
 }
-_OPEN = select(GrantRow.id).where(GrantRow.state.in_([GrantState.ACTIVE, GrantState.SUSPECT]))
 _STRICT = (Rotation.G, Rotation.S, Rotation.F)
 
 
@@ -300,8 +299,8 @@ class Misfortunes:
         first = token.split(".", maxsplit=1)[0].split("~", maxsplit=1)[0]
         return next(grant for grant, name in self.grants.items() if name == first)
 
-    def _row(self, grant: GrantId) -> Any:
-        return row_of(self._world.store, grant)
+    def _row(self, grant: GrantId) -> Glance:
+        return self._world.glances.grant(grant)
 
     def _later(self, seconds: float, call: Callable[[], object]) -> None:
         asyncio.get_running_loop().call_later(seconds, call)
@@ -310,11 +309,6 @@ class Misfortunes:
         task = asyncio.get_running_loop().create_task(work)
         self._others.add(task)
         task.add_done_callback(self._others.discard)
-
-
-def anything_left(world: World) -> bool:
-    with reading(world.store) as db:
-        return db.execute(_OPEN).first() is not None
 
 
 def _with(told: Answered, **changes: str) -> Answered:

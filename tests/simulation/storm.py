@@ -12,20 +12,16 @@ from asyncio import FIRST_COMPLETED
 from collections import Counter
 from datetime import datetime
 from random import Random
-from typing import Any
-
-from sqlalchemy import select
 
 from tests.simulation.auth0 import Register
+from tests.simulation.glances import Glance
 from tests.simulation.judge import Judge
-from tests.simulation.misfortunes import Misfortunes, anything_left
+from tests.simulation.misfortunes import Misfortunes
 from tests.simulation.provider import Ledger
 from tests.simulation.virtual_time import run
-from tests.simulation.world import Process, World
+from tests.simulation.world import Process, World, same_store
 from worker.domain.exchange import Rotation
 from worker.domain.rotation import QUIET
-from worker.store.engine import reading
-from worker.store.tables import GrantRow
 from worker.vault import AesVault, Keyring
 
 GRANTS = 12
@@ -39,14 +35,6 @@ VARIANTS = [
     (Rotation.S, 0.0, "same"),
     (Rotation.F, 0.0, "same"),
 ]
-_AT_WORK = select(
-    GrantRow.due_at,
-    GrantRow.attempt,
-    GrantRow.claim_process,
-    GrantRow.claimed_at,
-    GrantRow.lease_until,
-    GrantRow.uncertain,
-).where(GrantRow.tombstoned_at.is_(None))
 
 
 class Storm:
@@ -57,7 +45,7 @@ class Storm:
         self.renewals = renewals
         rotation, grace, siblings = VARIANTS[seed % len(VARIANTS)]
         ledger = Ledger(rotation, grace=grace, siblings=siblings, life=LIFE)
-        self.world = World(ledger, AesVault(Keyring.generate()), seed=seed)
+        self.world = World(ledger, AesVault(Keyring.generate()), seed=seed, store=same_store())
         self.world.pull = Register(self.world)
         self.story = Misfortunes(self.world, self.dice, self.world.pull)
         self.moved = 0  # how often a node lost its disk, and came back as another
@@ -66,7 +54,7 @@ class Storm:
         """The story, and then calm weather until everything is settled."""
         self.story.plant(GRANTS)
         workers = [asyncio.create_task(self._node(node)) for node in ("n1", "n1", "n2")]
-        while len(self.world.ledger.spent) < self.renewals and anything_left(self.world):
+        while len(self.world.ledger.spent) < self.renewals and self.world.glances.anything_left():
             await asyncio.sleep(30)
             await self.story.weather()
         self.story.calms()
@@ -97,14 +85,13 @@ class Storm:
         if self.world.store_away:
             return 2.0
         now = self.world.now()
-        with reading(self.world.store) as db:
-            rows = db.execute(_AT_WORK).all()
+        rows = (row for row in self.world.glances.grants() if not row.tombstoned)
         soonest = min((self._next_look(row, now) for row in rows), default=0.0)
         return min(LIFE, max(2.0, soonest)) + self.dice.choice((0.0, 30.0, 60.0))
 
-    def _next_look(self, row: Any, now: datetime) -> float:
+    def _next_look(self, row: Glance, now: datetime) -> float:
         """Seconds until there may be something to do about this grant."""
-        if row.attempt is None:
+        if row.attempt is None or row.claimed_at is None or row.lease_until is None:
             return (row.due_at - now).total_seconds() if row.due_at else LIFE
         if row.uncertain or not self.world.lives(row.claim_process):
             return 2.0 if now - row.claimed_at < QUIET * 2 else 15.0

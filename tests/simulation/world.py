@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from tests.planted import plant, plant_connection
 from tests.simulation.disks import Disk, MemoryJournals
+from tests.simulation.glances import Glances
 from tests.simulation.provider import FakeCatalogue, FakeEntry, Ledger, answer
 from tests.simulation.virtual_time import VirtualClock
 from worker.domain.attempt import Brought
@@ -59,9 +60,21 @@ def _empty_store() -> bytes:
 
 
 def memory_store() -> Engine:
+    """A new one, empty."""
     engine = open_engine("sqlite://")
     restore(engine, _empty_store())
     return engine
+
+
+@cache
+def _kept_store() -> Engine:
+    return open_engine("sqlite://")
+
+
+def same_store() -> Engine:
+    """The one of the last call, emptied: its statements are compiled already."""
+    restore(_kept_store(), _empty_store())
+    return _kept_store()
 
 
 def content_of(store: Engine) -> bytes:
@@ -329,11 +342,14 @@ class FakePull:
 class World:
     """One store, one provider, any number of nodes and processes."""
 
-    def __init__(self, ledger: Ledger, vault: Vault, *, seed: int = 0) -> None:
+    def __init__(
+        self, ledger: Ledger, vault: Vault, *, seed: int = 0, store: Engine | None = None
+    ) -> None:
         self.seed = seed
         self.random = Random(seed)
         self.vault = vault
-        self.store = memory_store()
+        self.store = memory_store() if store is None else store
+        self.glances = Glances(self.store)
         self.ledger = ledger
         self.entry = FakeEntry(PROVIDER, ledger)
         self.catalogue = FakeCatalogue({PROVIDER: self.entry})

@@ -11,6 +11,8 @@ from tests.clock import FakeClock
 from tests.planted import plant, row_of
 from worker.domain.errors import TransientError
 from worker.domain.grant import GrantState
+from worker.domain.rotation import HOLD
+from worker.store.claim_rows import FREE
 from worker.store.claims import ClaimsRepository
 from worker.store.engine import writing
 from worker.store.tables import GrantRow
@@ -151,6 +153,45 @@ def test_a_takeover_replaces_the_very_attempt_it_saw(engine, vault, claims):
     assert second.next_generation == first.next_generation + 1
     assert second.earlier.attempt == first.attempt
     assert make(engine, "p3").take_over(seen, lease=20.0) == []
+
+
+def test_a_takeover_without_proof_is_remembered_with_the_token_and_not_with_the_claim(
+    engine, vault, claims
+):
+    """The claim may be given back; whoever claims next is told of who may hold a successor."""
+    grant = plant(engine, vault, now=NOW)
+    (first,) = claim(claims)
+    other = make(engine, "p2")
+    seen = other.unfinished("google-oauth2", ["acme"], dead=("p1",))
+    (second,) = other.take_over(seen, lease=20.0)
+    assert second.unproven_until == first.claimed_at + HOLD
+    free(engine, grant)
+    (third,) = claim(claims)
+    assert third.unproven_until == first.claimed_at + HOLD
+    assert third.first_claimed_at == first.claimed_at
+    with writing(engine) as db:
+        db.execute(update(GrantRow).values(rt_fp=b"another token's"))
+    free(engine, grant)
+    (fourth,) = claim(claims)
+    assert fourth.unproven_until is None
+    assert fourth.first_claimed_at == fourth.claimed_at
+
+
+def test_a_takeover_with_proof_is_remembered_for_the_grace_alone(engine, vault, claims):
+    grant = plant(engine, vault, now=NOW)
+    (first,) = claim(claims)
+    other = make(engine, "p2")
+    seen = other.unfinished("google-oauth2", ["acme"], dead=("p1",))
+    (second,) = other.take_over(seen, lease=20.0, proven={grant})
+    assert (second.unproven_until, second.first_claimed_at) == (None, first.claimed_at)
+    free(engine, grant)
+    (third,) = claim(claims)
+    assert (third.unproven_until, third.first_claimed_at) == (None, first.claimed_at)
+
+
+def free(engine, grant):
+    with writing(engine) as db:
+        db.execute(update(GrantRow).where(GrantRow.id == grant).values(FREE))
 
 
 def test_a_lease_is_extended_only_by_who_still_holds_it(engine, vault, claims):

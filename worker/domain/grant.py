@@ -110,6 +110,8 @@ class EarlierAttempt:
     began_at: datetime
     token_since: datetime  # when the first attempt at the token began, whoever took over since
     uncertain: bool  # True: bytes may have left; False: only claimed, as far as the store knows
+    # until when one before it, taken over without proof, may yet bring the token's successor
+    unproven_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +145,4 @@ class Claim:
     refresh_expires_at: datetime | None
     pulled_at: datetime | None  # when Auth0's copy was last re-read on suspicion
     last_error: str | None  # code of the failure before
+    unproven_until: datetime | None = None  # as of an `EarlierAttempt`, this one's own included

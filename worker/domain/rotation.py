@@ -131,7 +131,29 @@ def may_retake(
     return gone or now >= hold_end(earlier.began_at, access_expires_at)
 
 
+def on_trust(rules: Rules, earlier: EarlierAttempt, *, gone: bool, now: datetime) -> bool:
+    """Of what `may_retake` allows: whether the end of a hold is all that speaks for it."""
+    in_grace = (now - earlier.token_since).total_seconds() < rules.window
+    return not (gone or earlier.uncertain or in_grace)
+
+
 def hold_end(began_at: datetime, access_expires_at: datetime | None) -> datetime:
     """When a strict refresh token is sent again without any proof about its last attempt."""
     end = began_at + HOLD
     return end if access_expires_at is None else min(end, access_expires_at - BEFORE_EXPIRY)
+
+
+def unproven_until(earlier: EarlierAttempt, *, gone: bool) -> datetime | None:
+    """Until when this attempt, or one before it, may bring the successor once it is taken over."""
+    if gone or earlier.uncertain:
+        return earlier.unproven_until
+    end = earlier.began_at + HOLD
+    return end if earlier.unproven_until is None else max(end, earlier.unproven_until)
+
+
+def held_until(unproven: datetime | None, access_expires_at: datetime | None) -> datetime | None:
+    """As long as that a token may have a successor in hands of which nothing is known, and is not
+    sent; None: nobody is known to be unknown."""
+    if unproven is None or access_expires_at is None:
+        return unproven
+    return min(unproven, access_expires_at - BEFORE_EXPIRY)

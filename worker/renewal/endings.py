@@ -11,7 +11,6 @@ from worker.domain.errors import TransientError, WorkerError
 from worker.domain.exchange import Reading
 from worker.domain.grant import Claim
 from worker.domain.ports import Clock, Notice
-from worker.domain.rotation import hold_end
 from worker.domain.verdict import at_least, backoff, is_final, wait_for
 from worker.renewal.prepared import Prepared
 
@@ -109,7 +108,7 @@ class Endings:
             at=now,
             heals=reading.heals,
             final=is_final(claim, now=now, confirm_after=self._confirm_after),
-            unresolved_until=_unresolved_until(prepared),
+            unresolved_until=claim.unproven_until,
             parents_live=prepared.rules.parents_live,
             retry_at=now + self._confirm_wait(claim, now),
             notice=notice_of(claim, "grant_needs_login", reading.code),
@@ -144,11 +143,3 @@ def notice_of(claim: Claim, kind: str, reason: str) -> Notice:
 
 def _life(claim: Claim) -> timedelta | None:
     return claim.expires_at - claim.issued_at if claim.expires_at else None
-
-
-def _unresolved_until(prepared: Prepared) -> datetime | None:
-    """Until when an earlier attempt, not proved gone, may yet bring the successor."""
-    earlier = prepared.claim.earlier
-    if earlier is None or prepared.earlier_gone or earlier.uncertain:
-        return None
-    return hold_end(earlier.began_at, None)

@@ -186,6 +186,7 @@ class Engine:
             due = await self._finder.due(fresh=True)
         except TransientError:
             self._replayer.doubtful = True
+            self._finder.doubt()
             return {}
         overdue = self._clock.now() - OVERDUE
         names = {work.provider for work in due if died or work.since < overdue}
@@ -244,6 +245,7 @@ class Engine:
             prepared = await self._finder.prepare(claimed)
         except TransientError as error:
             self._replayer.doubtful = True
+            self._finder.doubt()
             self._committer.put(
                 *(self._endings.put_off(one.claim, error.code, 1.0) for one in claimed)
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -24,7 +24,7 @@ from worker.domain.exchange import (
 )
 from worker.domain.grant import Claim, GrantId
 from worker.domain.ports import Clock, Notice, Provider, TokenEndpoint
-from worker.domain.rotation import resend_after
+from worker.domain.rotation import held_until, resend_after
 from worker.domain.schedule import in_vain
 from worker.domain.verdict import needs_reread
 from worker.renewal.breaking import broke
@@ -117,6 +117,8 @@ class Exchanger:
     async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
         """Raises: ConfigurationError, TamperError, TransientError."""
         claim, provider, now = prepared.claim, prepared.provider, self._clock.now()
+        if (until := self._held_until(prepared, now)) is not None:
+            return self._endings.postponed(claim, "unproven", until)
         if (held_back := self._held_back(claim, provider, now)) is not None:
             return held_back
         subject = self._salvager.subject(claim, provider.spends)
@@ -146,6 +148,15 @@ class Exchanger:
         if in_vain(logged_in_at=claim.logged_in_at, lifetimes=provider.lifetimes, now=now):
             return self._endings.inactive(claim)
         return None
+
+    def _held_until(self, prepared: Prepared, at: datetime) -> datetime | None:
+        """Whether it must not be sent `at` that time: an attempt that took over without proof knows
+        no more of the one before it, nor does whoever has its claim afterwards (I4)."""
+        claim = prepared.claim
+        if (at - claim.first_claimed_at).total_seconds() < prepared.rules.window:
+            return None
+        until = held_until(claim.unproven_until, claim.expires_at)
+        return until if until is not None and at < until else None
 
     async def _pinned(self, prepared: Prepared, request: WireRequest) -> WireRequest | Postponed:
         """I13: tokens go to the host that was approved for the connection, and to no other."""
@@ -200,6 +211,9 @@ class Exchanger:
         before = (prepared.claim.claimed_at - prepared.claim.first_claimed_at).total_seconds()
         wait = resend_after(prepared.rules, sent=prepared.sent, age=age, token_age=age + before)
         if wait is None or self.stopping:
+            return False
+        then = self._clock.now() + timedelta(seconds=wait)
+        if self._held_until(prepared, then) is not None:
             return False
         await self._clock.sleep(wait)
         return not self.stopping and await self._extend(prepared)

@@ -11,7 +11,7 @@ from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.exchange import Rotation
 from worker.domain.grant import Claim, GrantId, GrantKey
 from worker.domain.ports import Offload, Vault
-from worker.domain.rotation import SHORTEST_LEASE, Rules, may_retake, rules_for
+from worker.domain.rotation import SHORTEST_LEASE, Rules, may_retake, on_trust, rules_for
 from worker.monitoring.metrics import TAKEOVERS
 from worker.renewal.breaking import broke
 from worker.renewal.endings import Endings
@@ -19,6 +19,7 @@ from worker.renewal.ports import Claims, DueWork, NodeJournals
 from worker.renewal.prepared import Prepared
 from worker.renewal.resolving import Resolver
 from worker.renewal.store_clock import StoreClock
+from worker.renewal.trusting import Trusted
 
 LOOK_EVERY = 1.0  # seconds between looks at which tenants have due work, and at the unfinished
 SLOW_SWEEP = 30.0  # seconds a watermark is trusted
@@ -67,6 +68,11 @@ class Finder:
         self._since: dict[tuple[str, str], datetime] = {}
         self._since_until = float("-inf")
         self._lease: dict[str, float] = {}  # what claims of a provider mostly need
+        self._trusted = Trusted()
+
+    def doubt(self) -> None:
+        """The store was away for us, and perhaps for others too."""
+        self._trusted.forget()
 
     async def due(self, *, fresh: bool = False) -> Sequence[DueWork]:
         """But not of tenants whose keyring does not open: what is claimed must be opened next."""
@@ -112,6 +118,7 @@ class Finder:
         )
         found = [one for one in found if (one.grant, one.fence) not in self._live]
         await self._resolver.prefetch(one.key for one in found)
+        self._trusted.looks(provider, now)
         ripe = [one for one in found if await self._ripe_or_not(one, dead)]
         if not ripe:
             return []
@@ -172,7 +179,7 @@ class Finder:
         here = earlier.node == self._node
         gone = self._gone(unfinished, dead)
         alive = here and not gone and await self._offload(self._journals.is_alive, earlier.process)
-        return may_retake(
+        ripe = may_retake(
             rules,
             earlier,
             lease_until=unfinished.lease_until,
@@ -181,6 +188,9 @@ class Finder:
             access_expires_at=unfinished.expires_at,
             now=unfinished.seen_at,
         )
+        if ripe and on_trust(rules, earlier, gone=gone, now=unfinished.seen_at):
+            return self._trusted.may_take(earlier.attempt, self._clock.monotonic())
+        return ripe
 
     def _gone(self, unfinished: Unfinished, dead: frozenset[str]) -> bool:
         """Its process is dead and replayed; or it is ours, and no such attempt lives in it."""
@@ -195,7 +205,8 @@ class Finder:
         lease = self._lease.get(provider, SHORTEST_LEASE)
         gone = {one.grant: self._gone(one, dead) for one in ripe}
         began = self._clock.monotonic()
-        claims = await self._offload(self._claims.take_over, ripe, lease=lease)
+        proven = {grant for grant, proved in gone.items() if proved}
+        claims = await self._offload(self._claims.take_over, ripe, lease=lease, proven=proven)
         TAKEOVERS.labels(provider).inc(len(claims))
         self._listen(claims)
         return [

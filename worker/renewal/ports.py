@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -52,7 +52,9 @@ class Claims(Protocol):
         since: Mapping[str, datetime],
     ) -> Sequence[Unfinished]: ...
 
-    def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> Sequence[Claim]: ...
+    def take_over(
+        self, chosen: Sequence[Unfinished], *, lease: float, proven: Collection[GrantId]
+    ) -> Sequence[Claim]: ...
 
     def extend(self, claims: Sequence[Claim], *, lease: float) -> set[GrantId]:
         """Those of which the lease still was ours."""

@@ -62,6 +62,8 @@ CLAIM = (
     GrantRow.pulled_at,
     GrantRow.family,
     GrantRow.logged_in_at,
+    GrantRow.unproven_until,
+    GrantRow.retaken_fp,
 )
 UNFINISHED = (
     GrantRow.id,
@@ -80,6 +82,9 @@ UNFINISHED = (
     GrantRow.uncertain,
     GrantRow.expires_at,
     GrantRow.rotated_before,
+    GrantRow.claim_fp,
+    GrantRow.unproven_until,
+    GrantRow.retaken_fp,
 )
 
 
@@ -128,6 +133,7 @@ def claim_of(row: Any, *, earlier: EarlierAttempt | None = None) -> Claim:
         refresh_expires_at=of["refresh_expires_at"],
         pulled_at=of["pulled_at"],
         last_error=of["last_error"],
+        unproven_until=of["unproven_until"] if of["retaken_fp"] == of["claim_fp"] else None,
     )
 
 
@@ -143,6 +149,7 @@ def unfinished_of(row: Any, now: datetime) -> Unfinished:
             began_at=row.claimed_at,
             token_since=min(row.first_claimed_at or row.claimed_at, row.claimed_at),
             uncertain=row.uncertain,
+            unproven_until=row.unproven_until if row.retaken_fp == row.claim_fp else None,
         ),
         fence=row.fence,
         lease_until=row.lease_until,

@@ -8,7 +8,7 @@ processes share a host, the clock handed in.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,6 +24,7 @@ from worker.domain.grant import (
     GrantState,
 )
 from worker.domain.ports import Clock
+from worker.domain.rotation import unproven_until
 from worker.store import arrays, candidates
 from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
 from worker.store.due_index import LONG_AGO, DueIndex, DueWork
@@ -117,8 +118,13 @@ class ClaimsRepository:
                 found += [unfinished_of(row, now) for row in rows]
             return found
 
-    def take_over(self, chosen: Sequence[Unfinished], *, lease: float) -> list[Claim]:
+    def take_over(
+        self, chosen: Sequence[Unfinished], *, lease: float, proven: Collection[GrantId] = ()
+    ) -> list[Claim]:
         """Replace each of `chosen` attempts by one of ours, if it is still the one seen.
+
+        Args:
+            proven: of whose attempts it is proved that they hold nothing.
 
         Where the successor of the token has come meanwhile, from an attempt before that one, that
         is made current instead: sending its parent again would cost the family (I4).
@@ -130,6 +136,8 @@ class ClaimsRepository:
                 attempt = uuid4()
                 seen = {"seen": unfinished.earlier.attempt, "seen_fence": unfinished.fence}
                 mine = {**self._claimer(now, lease), "of": unfinished.grant, "as": attempt}
+                gone = unfinished.grant in proven
+                mine["unproven"] = unproven_until(unfinished.earlier, gone=gone)
                 if connection.execute(_TAKE_ONE, mine | seen).rowcount:
                     row = connection.execute(_CLAIMED, {"ids": [unfinished.grant]}).one()
                     taken.append(claim_of(row, earlier=unfinished.earlier))
@@ -300,8 +308,12 @@ _HOLD_ONE = (
         }
     )
 )
-_CLAIM_ONE = _HOLD_ONE.values({GrantRow.first_claimed_at: bindparam("from")})
-_TAKE_ONE = _HOLD_ONE.where(
+_RETAKEN = GrantRow.retaken_fp == GrantRow.rt_fp
+_FIRST = case((_RETAKEN, GrantRow.first_claimed_at), else_=bindparam("from"))
+_CLAIM_ONE = _HOLD_ONE.values({GrantRow.first_claimed_at: _FIRST})
+_TAKE_ONE = _HOLD_ONE.values(
+    {GrantRow.unproven_until: bindparam("unproven"), GrantRow.retaken_fp: GrantRow.rt_fp}
+).where(
     GrantRow.attempt == bindparam("seen"),
     GrantRow.fence == bindparam("seen_fence"),
     GrantRow.state.in_(_OPEN),
@@ -370,7 +382,9 @@ UPDATE grants SET
     claim_process = %(process)s,
     claim_fp = grants.rt_fp,
     claimed_at = now(),
-    first_claimed_at = now(),
+    first_claimed_at = CASE
+        WHEN grants.retaken_fp = grants.rt_fp THEN grants.first_claimed_at ELSE now()
+    END,
     lease_until = now() + %(lease)s,
     uncertain = false,
     last_generation = greatest(grants.last_generation, grants.generation) + 1

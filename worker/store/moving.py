@@ -70,6 +70,7 @@ def _current_values(one: Brought, now: datetime) -> dict[Any, Any]:
         GrantRow.failures: 0,
         GrantRow.last_error: None,
         GrantRow.suspect_since: None,
+        GrantRow.retaken_fp: one.parent_fp if one.echoed else None,  # its use has an answer
     }
     if one.scope is not None:
         values[GrantRow.scope] = one.scope
@@ -129,7 +130,8 @@ WITH moved AS (
         renewed_at = %(now)s, due_at = r.due_at, not_before = r.not_before,
         rotated_before = g.rotated_before OR r.rotated, failures = 0, last_error = NULL,
         suspect_since = NULL, attempt = NULL, claim_node = NULL, claim_process = NULL,
-        claim_fp = NULL, claimed_at = NULL, lease_until = NULL, uncertain = false
+        claim_fp = NULL, claimed_at = NULL, lease_until = NULL, uncertain = false,
+        retaken_fp = CASE WHEN r.echoed THEN g.rt_fp END
     FROM unnest(
         %(id)s::uuid[], %(fence)s::bigint[], %(attempt)s::uuid[], %(parent)s::bytea[],
         %(echoed)s::boolean[], %(generation)s::bigint[], %(family)s::bigint[],

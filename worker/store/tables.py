@@ -164,6 +164,10 @@ class GrantRow(Base):
     first_claimed_at: Mapped[datetime | None]  # of this token; a takeover leaves it as it is
     lease_until: Mapped[datetime | None]
     uncertain: Mapped[bool]  # the attempt may have sent and does not know how it ended
+    # of the refresh token at which an attempt was taken over: `first_claimed_at` is of its first
+    # one, whoever claims it now, and `unproven_until` of the last one taken over without proof
+    retaken_fp: Mapped[bytes | None]
+    unproven_until: Mapped[datetime | None]  # it may bring the successor of that token until then
 
     pull_fence: Mapped[int]
     upstream_rt_fp: Mapped[bytes | None]  # of Auth0's copy, as last seen
