@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 from tests.sync.world import World
@@ -16,6 +18,7 @@ class Search:
         """`users`: (id, time of creation, or whatever else they are listed by)."""
         self.users, self.by = users, by
         self.queries: list[str] = []
+        self.accounts: dict[str, list[dict[str, Any]]] = {}
         handle = world.auth0._handle
         world.api._http = httpx.AsyncClient(
             transport=httpx.MockTransport(lambda r: self.answer(r) or handle(r))
@@ -28,10 +31,16 @@ class Search:
         self.queries.append(query)
         if page >= 10:  # as Auth0 does past the thousandth hit
             return httpx.Response(400, json={"errorCode": "invalid_paging"})
-        hits = [{"user_id": u, self.by: at} for u, at in self.users if self.matches(u, at, query)]
+        hits = [self.hit(request, u, at) for u, at in self.users if self.matches(u, at, query)]
         if request.url.params.get("include_totals") == "true":
             return httpx.Response(200, json={"total": len(hits), "users": hits[:1]})
         return httpx.Response(200, json=hits[page * 100 : page * 100 + 100])
+
+    def hit(self, request: httpx.Request, user_id: str, at: str) -> dict[str, Any]:
+        told: dict[str, Any] = {"user_id": user_id, self.by: at}
+        if "identities" in request.url.params["fields"].split(",") and user_id in self.accounts:
+            told["identities"] = self.accounts[user_id]
+        return told
 
     def matches(self, user_id: str, at: str, query: str) -> bool:
         if query.startswith("identities.user_id:"):

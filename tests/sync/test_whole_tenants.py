@@ -85,6 +85,33 @@ async def test_who_logged_in_and_is_a_stranger_here_is_read(world):
     assert (again.read, again.missing_here) == (2, 0)
 
 
+async def test_a_stranger_may_hide_behind_a_password(world):
+    """His own id is a database's, and an account with tokens is linked to him."""
+    plain = {"provider": "auth0", "connection": "Username-Password-Authentication"}
+    legacy = {"provider": "auth0", "connection": "legacy", "access_token": "of-a-login-script"}
+    at = iso(world.clock.now() - timedelta(minutes=30))
+    people = ("auth0|linked", "auth0|plain", "sms|plain", "auth0|legacy")
+    search = Search(world, [(user_id, at) for user_id in people], by="last_login")
+    search.accounts = {
+        "auth0|linked": [plain, identity("rt-2", user_id="2")],
+        "auth0|plain": [plain],
+        "sms|plain": [{"provider": "sms", "connection": "sms"}],
+        "auth0|legacy": [legacy],
+    }
+    for user_id in people:
+        world.user(*search.accounts[user_id], user_id=user_id)
+    round_ = reconcile(world)
+    round_._databases = frozenset({"legacy"})
+    asked = len(world.auth0.paths)
+    found = await round_.run()
+    paths = [path.partition("?")[0] for path in world.auth0.paths[asked:]]
+    read = {path for path in paths if path.startswith("/users/")}
+    assert read == {"/users/auth0%7Clinked", "/users/auth0%7Clegacy"}
+    assert found.missing_here >= 1
+    assert world.grant("2").user_id == "auth0|linked"
+    assert len(search.queries) == 1, "no request more than before"
+
+
 async def test_a_search_that_cannot_be_asked_costs_the_night_its_first_part_only(world):
     world.user(identity())
     await world.pull()

@@ -109,6 +109,7 @@ class TenantRounds:
             clock=base.clock,
             offload=base.offload,
             share=base.settings.reconcile_share,
+            databases=base.settings.tenants[tenant].database_connections,
         )
         counts: Counter[str] = Counter()
         hold = partial(self._nights.hold, tenant, holder)

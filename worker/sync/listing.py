@@ -35,23 +35,40 @@ async def pages_of_users(api: ManagementApi, place: Place) -> AsyncIterator[Sequ
         yield [hit.user_id for hit in page]
 
 
-async def pages_of_logins(
-    api: ManagementApi, place: Place
-) -> AsyncIterator[Sequence[tuple[str, datetime]]]:
-    """(id, last login) in pages, who logged in last coming last. Raises: as above."""
-    async for page in _pages(api, place, "last_login"):
-        yield [(hit.user_id, at) for hit in page if (at := moment(hit.last_login)) is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastLogin:
+    """Who logged in, when, and which accounts (strategy, connection) the index knows of him."""
+
+    user_id: str
+    at: datetime
+    accounts: tuple[tuple[str, str], ...]
+
+
+async def pages_of_logins(api: ManagementApi, place: Place) -> AsyncIterator[Sequence[LastLogin]]:
+    """In pages, who logged in last coming last. Raises: as above."""
+    async for page in _pages(api, place, "last_login", accounts=True):
+        yield [
+            LastLogin(user_id=hit.user_id, at=at, accounts=hit.accounts)
+            for hit in page
+            if (at := moment(hit.last_login)) is not None
+        ]
 
 
 async def _pages(
-    api: ManagementApi, place: Place, by: Literal["created_at", "last_login"]
+    api: ManagementApi,
+    place: Place,
+    by: Literal["created_at", "last_login"],
+    *,
+    accounts: bool = False,
 ) -> AsyncIterator[Sequence[ListedUser]]:
     """A query in order of time is followed for a thousand hits, then asked anew from the last
     one's time on."""
     while True:
         began_at, listed = place.since, 0
         for number in range(_SHOWN // PAGE):
-            hits = await api.search(f"{by}:[{began_at} TO *]", page=number, sort=f"{by}:1")
+            hits = await api.search(
+                f"{by}:[{began_at} TO *]", page=number, sort=f"{by}:1", accounts=accounts
+            )
             listed += len(hits)
             fresh = [hit for hit in hits if hit.user_id not in place.at_since]
             _move(place, [(hit.user_id, getattr(hit, by)) for hit in fresh])

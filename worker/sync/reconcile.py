@@ -4,7 +4,7 @@ since the night before and is a stranger here, then every user with a grant.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -17,7 +17,7 @@ from worker.domain.merge import Decision, Kind
 from worker.domain.ports import Clock, Offload
 from worker.monitoring.metrics import DIVERGENCE
 from worker.store.findings import FindingRepository
-from worker.sync.listing import Place, pages_of_logins
+from worker.sync.listing import LastLogin, Place, pages_of_logins
 from worker.sync.puller import Puller
 
 MISSING_HERE = "missing_here"
@@ -27,13 +27,12 @@ _NEWER = frozenset({Kind.ADOPT, Kind.PROMOTE, Kind.TAKE_ACCESS_TOKEN, Kind.KEEP_
 
 _log = structlog.get_logger("worker.sync")
 
-_Page = Sequence[tuple[str, datetime]]
+_Page = Sequence[LastLogin]
 _OVERLAP = timedelta(hours=1)  # the search index lags, and clocks differ
 _FIRST = timedelta(hours=24)  # what a first round looks back
 _LOGINS = "logins since "  # a place in the first part; a user id, in the second, has a bar
 _AWAY = 8  # users in a row who cannot be read: it is not they who are the trouble
-# Users of these have no identity provider behind them. Linked identities stand in the second part.
-_OWN_STRATEGIES = ("auth0|", "email|", "sms|")
+_OWN_STRATEGIES = frozenset({"auth0", "email", "sms"})  # no identity provider stands behind them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +67,16 @@ class Reconcile:
         clock: Clock,
         offload: Offload,
         share: float = 0.2,
+        databases: Collection[str] = (),
     ) -> None:
         """`on_missing(user id)`: Auth0 does not know him; one look of this round does not prove
-        it."""
+        it. `databases`: connections whose login scripts bring tokens."""
         _, bucket = api.budget.plan.bucket("users")
         self._api = api
         self._puller = puller
         self._findings = findings
         self._on_missing = on_missing
+        self._databases = frozenset(databases)
         self._clock = clock
         self._offload = offload
         self._pause = 1 / (bucket.rate * SHARE * share)  # seconds between two requests
@@ -106,13 +107,22 @@ class Reconcile:
         began, pages = place.since, pages_of_logins(self._api, place)
         while (page := await self._next(pages)) is not None:
             await self._clock.sleep(self._pause)
-            logins = {u: at for u, at in page if not u.startswith(_OWN_STRATEGIES)}
+            logins = {one.user_id: one.at for one in page if self._may_have_tokens(one)}
             tenant = self._api.tenant
             for user_id in await self._offload(self._findings.strangers, tenant, logins):
                 await self._one(user_id, round_)
             if self._over(round_) and place.since != began:
                 return place.since
         return None
+
+    def _may_have_tokens(self, login: LastLogin) -> bool:
+        """Not a mere password, code or mail: but a linked account, whatever the user's own id is,
+        or a database whose login scripts bring tokens."""
+        first = (login.user_id.partition("|")[0], "")
+        return any(
+            strategy not in _OWN_STRATEGIES or connection in self._databases
+            for strategy, connection in login.accounts or (first,)
+        )
 
     async def _next(self, pages: AsyncIterator[_Page]) -> _Page | None:
         """None: that was all, or the search cannot be asked; then the second part is the night."""
