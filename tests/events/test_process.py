@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -299,6 +300,59 @@ async def test_a_connection_told_by_its_id_is_pulled_by_name(world: World) -> No
     world.deliver(array(api_write("patch", "/api/v2/connections/con_new", "2")))
     await world.work()
     assert sorted(world.pull.connections) == [("acme", "acme-workspace"), ("acme", "con_new")]
+
+
+def scim(method: str, path: str) -> dict[str, Any]:
+    request = {"method": method, "path": f"/scim/v2/connections/con_gsuite/{path}"}
+    return log("sscim", f"{method}-{path}", client_id="", details={"request": request})
+
+
+async def test_scim_may_name_a_user_by_the_providers_own_id(world: World) -> None:
+    """Whose it is our grants tell; of somebody without one there is nothing to keep up."""
+    world.accounts["acme-workspace", "x"] = ROSA
+    world.deliver(array(scim("patch", "Users/x"), scim("patch", "Users/nobody")))
+    assert await world.work() == {"done": 2}
+    assert world.pull.users == [("acme", ROSA)]
+
+
+async def test_a_scim_deletion_by_that_id_is_looked_at_twice_as_any_other(world: World) -> None:
+    world.accounts["acme-workspace", "x"] = ROSA
+    world.pull.gone.add(ROSA)
+    world.deliver(array(scim("delete", "Users/x")))
+    await world.work_for(40)
+    assert world.forgotten == [("acme", ROSA)]
+    assert world.inbox.counts() == {"done": 1}
+
+
+async def test_how_a_directory_sync_ended_is_noted_after_the_connection_was_read(
+    world: World,
+) -> None:
+    failed = log("directory_sync_failed", "1", connection="acme-workspace")
+    done = log("directory_sync_completed", "2", connection="", connection_id="con_gsuite")
+    world.deliver(array(failed, done))
+    await world.work_for(5)
+    assert {(name, ended) for _, name, ended, _ in world.syncs} == {
+        ("acme-workspace", True),
+        ("acme-workspace", False),
+    }
+    assert world.pull.connections
+
+
+async def test_a_sync_of_years_ahead_does_not_outlive_those_after_it(world: World) -> None:
+    """The time told orders syncs, so it may not be later than now."""
+    now = world.clock.now()
+    ahead = log("directory_sync_failed", "1", connection="w", date="2099-01-01T00:00:00Z")
+    world.deliver(array(ahead))
+    await world.work_for(3)
+    assert [at <= now + timedelta(seconds=3) for *_, at in world.syncs] == [True]
+
+
+async def test_a_sync_of_which_nothing_more_is_known_says_neither(world: World) -> None:
+    told = cloud_event("evergrant.sync", data={"connection": "acme-workspace"})
+    world.deliver(json.dumps(told).encode(), source=Source.QUEUE)
+    await world.work_for(3)
+    assert world.pull.connections == [("acme", "acme-workspace")]
+    assert world.syncs == []
 
 
 async def test_a_named_limit_brakes_and_a_deprecation_is_told(world: World) -> None:

@@ -123,6 +123,16 @@ CASES: dict[str, tuple[dict[str, Any], list[Any]]] = {
         scim("delete", "/scim/v2/connections/con_waad/Users/waad%7Cx"),
         [(Trigger.USER_DELETED, "waad|x", "con_waad")],
     ),
+    "SCIM edit by the provider's own id": (
+        scim("patch", "/scim/v2/connections/con_waad/Users/x"),
+        [(Trigger.USER_CHANGED, None, "con_waad")],
+    ),
+    "SCIM removal, in lower case": (
+        scim("delete", "/scim/v2/connections/con_waad/users/samlp%7Cacme%7Cx"),
+        [(Trigger.USER_DELETED, "samlp|acme|x", "con_waad")],
+    ),
+    "SCIM read": (scim("get", "/scim/v2/connections/con_waad/Users/waad%7Cx"), []),
+    "SCIM search": (scim("get", "/scim/v2/connections/con_waad/Users/"), []),
     "SCIM creation, id not known yet": (scim("post", "/scim/v2/connections/con_waad/Users"), []),
     "directory sync begins": (workspace("directory_sync_started"), []),
     "directory sync done": (workspace("directory_sync_completed"), SYNCED),

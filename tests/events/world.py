@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ class World:
         self.store = Interruptible(self.inbox)
         self.pull = FakePull(self.clock)
         self.forgotten: list[tuple[str, str]] = []
+        self.accounts: dict[tuple[str, str], str] = {}
+        self.syncs: list[tuple[str, str, bool, datetime]] = []
         self.braked: list[tuple[str, timedelta]] = []
         self.rings = 0
         self.spool = Spool(directory / "spool")
@@ -103,8 +105,10 @@ class World:
                 forget=self._forget,
                 tell=self._tell,
                 connection_name=lambda _tenant, id_: {"con_gsuite": "acme-workspace"}.get(id_),
+                owner=lambda _tenant, connection, account: self.accounts.get((connection, account)),
                 brake=self._brake,
                 reserve=self._reserve,
+                synced=self._synced,
                 clock=self.clock,
                 offload=offload,
             ),
@@ -117,6 +121,9 @@ class World:
             offload=offload,
             limits=Limits(),
         )
+
+    def _synced(self, tenant: str, name: str, *, failed: bool, at: datetime) -> None:
+        self.syncs.append((tenant, name, failed, at))
 
     def deliver(self, body: bytes, *, tenant: str = "acme", source: Source = Source.LOGS) -> Counts:
         return self.intake.take(tenant, source, self.intake.read(tenant, source, body))

@@ -27,7 +27,8 @@ from worker.store.following import FollowingRepository
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
 from worker.store.tenants import TenantRepository
-from worker.sync import Departures, LogPoll, StreamWatch
+from worker.sync import Departures, LogPoll, StreamWatch, explain_problem
+from worker.sync.problems import SYNC_FAILED
 
 NOBODY = "http://127.0.0.1:9/hooks/auth0/acme"  # nothing listens there
 PROMPTLY = timedelta(minutes=15)
@@ -77,8 +78,11 @@ class Deaf:
             actions=Registry(built_in(), collaborators=Collaborators(
                 pull=world.puller, forget=departures, tell=self.notices.extend,
                 connection_name=lambda _tenant, _id: None, brake=lambda _tenant, *, for_: None,
+                owner=world.findings.owner,
                 reserve=lambda tenant, subject, *, gap: world.pulls.reserve(
                     tenant, subject, gap=gap, now=self.clock.now()),
+                synced=lambda tenant, name, *, failed, at: world.findings.synced(
+                    tenant, name, SYNC_FAILED, failed=failed, at=at, now=self.clock.now()),
                 clock=self.clock, offload=in_place,
             )),
             clock=self.clock, offload=in_place,
@@ -171,6 +175,34 @@ async def test_a_login_a_block_and_a_deletion_are_acted_on_within_a_quarter_of_a
     await one.pass_time(PROMPTLY)
     assert one.pulled_since(rosa, blocked_at)
     assert set(one.withheld) == {emil}
+
+
+async def test_a_directory_sync_that_fails_is_seen_until_the_administrator_consents_again(
+    deaf: Callable[..., Deaf],
+) -> None:
+    """Told by the log alone; no token of ours is touched by the failure."""
+    one = deaf(scopes=f"{SCOPES} read:logs")
+    tenant = one.stage.stage.tenant
+    name = next(n for n, c in tenant.connections.items() if c.strategy == "google-apps")
+    issuer = tenant.connections[name].provider.issuer
+    await one.world.puller.connection("acme", name)
+    await one.pass_time(timedelta(minutes=2))  # the checkpoint stands
+
+    def problems() -> list[str]:
+        return list(one.world.findings.all("acme").get(name, ()))
+
+    issuer.withdraw("admin@acme.example")
+    assert one.stage.do("directory_sync", name=name) is False
+    await one.pass_time(PROMPTLY)
+    assert problems() == [SYNC_FAILED]
+    assert "consents again" in explain_problem(SYNC_FAILED)
+
+    one.stage.do("consent_as_admin", name=name, admin="admin@acme.example")
+    await one.world.puller.connection("acme", name)
+    assert problems() == []
+    assert one.stage.do("directory_sync", name=name) is True
+    await one.pass_time(PROMPTLY)
+    assert problems() == []
 
 
 async def test_what_an_event_stream_could_not_deliver_is_fetched_without_the_log(

@@ -9,15 +9,20 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import update
 
 from tests.clock import T0
-from tests.sync.world import GOOGLE, World, identity, iso
+from tests.sync.world import GOOGLE, ROSA, World, identity, iso
 from worker.domain.errors import NotFoundError
 from worker.domain.secret import Secret
 from worker.providers import load_catalogue
 from worker.store.audit import AuditLog
 from worker.store.connection_care import ConnectionCare
+from worker.store.engine import writing
+from worker.store.findings import FindingRepository
+from worker.store.tables import GrantRow
 from worker.sync import PROBLEMS
+from worker.sync.problems import SYNC_FAILED
 
 WORKSPACE = {
     "id": "con_ws",
@@ -171,3 +176,83 @@ async def test_apples_key_is_sealed_and_signs_the_client_secret(world):
     audience = "https://appleid.apple.com"
     claims = jwt.decode(sent["client_secret"], key.public_key(), ["ES256"], audience=audience)
     assert (claims["iss"], claims["sub"]) == ("TEAM", "com.acme.app")
+
+
+def synced(world: World, *, failed: bool, minutes: float) -> None:
+    at = T0 + timedelta(minutes=minutes)
+    world.findings.synced("acme", WORKSPACE["name"], SYNC_FAILED, failed=failed, at=at, now=at)
+
+
+def problems(world: World) -> list[str]:
+    return list(world.findings.all("acme").get(WORKSPACE["name"], ()))
+
+
+async def test_a_failed_directory_sync_is_a_problem_until_one_goes_well(world):
+    await read(world, WORKSPACE)
+    synced(world, failed=True, minutes=30)
+    assert problems(world) == [SYNC_FAILED]
+    assert await read(world, WORKSPACE) == [SYNC_FAILED]  # reading the connection shows nothing
+    synced(world, failed=False, minutes=60)
+    assert problems(world) == []
+    assert world.tokens("con_ws") == ("admin-rt", "admin-at")
+
+
+async def test_syncs_told_in_the_wrong_order_end_as_the_last_of_them_did(world):
+    await read(world, WORKSPACE)
+    synced(world, failed=False, minutes=60)
+    synced(world, failed=True, minutes=30)
+    assert problems(world) == []
+    synced(world, failed=True, minutes=120)
+    synced(world, failed=False, minutes=90)
+    assert problems(world) == [SYNC_FAILED]
+
+
+async def test_a_new_consent_ends_what_it_mends_and_older_failures_do_not_come_back(world):
+    await read(world, WORKSPACE)
+    synced(world, failed=True, minutes=1)
+    wiped = without(WORKSPACE, "admin_access_token", "admin_refresh_token")
+    assert await read(world, wiped) == ["consent_lost", SYNC_FAILED]
+    world.clock.advance(600)
+    anew = {"admin_access_token": "at-2", "admin_refresh_token": "rt-2"}
+    consented = {**WORKSPACE, "options": {**WORKSPACE["options"], **anew}}
+    assert await read(world, consented) == []
+    synced(world, failed=True, minutes=5)  # told late, of before the consent
+    assert problems(world) == []
+    assert world.tokens("con_ws") == ("rt-2", "at-2")
+
+
+async def test_auth0s_own_renewal_of_an_admin_token_is_no_consent(world):
+    await read(world, WORKSPACE)
+    synced(world, failed=True, minutes=1)
+    renewed = {**WORKSPACE["options"], "admin_access_token": "auth0s"}
+    assert await read(world, {**WORKSPACE, "options": renewed}) == [SYNC_FAILED]
+
+
+async def test_each_failing_spell_is_told_once(world, sqlite_engine):
+    told = []
+    findings = FindingRepository(sqlite_engine, lambda _c, notices, _now: told.extend(notices))
+    await read(world, WORKSPACE)
+    name = WORKSPACE["name"]
+    for minutes, failed in ((1, True), (31, True), (61, False), (91, True)):
+        at = T0 + timedelta(minutes=minutes)
+        findings.synced("acme", name, SYNC_FAILED, failed=failed, at=at, now=at)
+    assert [(one.kind, one.reason) for one in told] == [
+        ("connection_problem", f"{name}: {SYNC_FAILED}")
+    ] * 2
+    assert len({one.episode for one in told}) == 2
+
+
+async def test_whose_an_account_is_the_grants_tell(world, sqlite_engine):
+    world.user(identity())
+    await world.pull()
+    assert world.findings.owner("acme", "google-oauth2", "1") == ROSA
+    assert world.findings.owner("acme", "google-oauth2", "nobody") is None
+    assert world.findings.owner("acme", "other", "1") is None
+    assert world.findings.owner("beta", "google-oauth2", "1") is None
+    this = update(GrantRow).values(identity_user_id="google-oauth2|1")  # as of `okta|acme|00u1`
+    with writing(sqlite_engine) as connection:
+        connection.execute(this)
+    assert world.findings.owner("acme", "google-oauth2", "1") == ROSA
+    with writing(sqlite_engine) as connection:
+        connection.execute(update(GrantRow).values(state="tombstoned"))
+    assert world.findings.owner("acme", "google-oauth2", "1") is None

@@ -159,7 +159,7 @@ class Api:
 
         Of the event's user unless another is named. Events that arrived together share one read.
         """
-        user_id = user_id or self._event.user_id
+        user_id = user_id or await self._user()
         if user_id is None:
             return False
         login = self._event.trigger is Trigger.LOGIN and user_id == self._event.user_id
@@ -171,6 +171,17 @@ class Api:
         name = name or self._event.connection or await self._name_of(self._event.connection_id)
         return name is not None and await self._pulls.connection(self._event.tenant, name)
 
+    async def sync_ended(self, *, failed: bool) -> None:
+        """Note how a directory sync of the event's connection ended.
+
+        A failure is shown to operators until one goes well, or an administrator consents again.
+        """
+        event, now = self._event, self._with.clock.now()
+        name = event.connection or await self._name_of(event.connection_id)
+        if name is not None:
+            at = min(event.occurred_at or now, now)  # a clock of theirs must not outlive the truth
+            await self._with.offload(self._with.synced, event.tenant, name, failed=failed, at=at)
+
     async def drop_user(self, user_id: str | None = None) -> bool:
         """Stop handing out a user's tokens, if Auth0 says twice, some time apart, that he is gone.
 
@@ -178,7 +189,7 @@ class Api:
         another user until then. False: the user lives, and was read anew. Between the two reads the
         handler is run again later; nothing before this call should be repeated blindly.
         """
-        tenant, user_id = self._event.tenant, user_id or self._event.user_id
+        tenant, user_id = self._event.tenant, user_id or await self._user()
         if not user_id:
             return False
         if await self._pulls.user(tenant, user_id, None):
@@ -219,6 +230,17 @@ class Api:
     def log(self, message: str, **fields: Any) -> None:
         """One line in the worker's log, with the event's tenant and this action's name."""
         _log.info(message, tenant=self._event.tenant, action=self._action, **fields)
+
+    async def _user(self) -> str | None:
+        """The event's user; where it names only an account, whose grant is of that account."""
+        event = self._event
+        if event.user_id or not event.identity_user_id:
+            return event.user_id
+        name = event.connection or await self._name_of(event.connection_id)
+        if name is None:
+            return None
+        owner = self._with.owner
+        return await self._with.offload(owner, event.tenant, name, event.identity_user_id)
 
     async def _name_of(self, connection_id: str | None) -> str | None:
         """The name of a connection told by id; a new one's id stands for it, the puller knows."""

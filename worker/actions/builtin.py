@@ -6,6 +6,7 @@ from worker.actions.api import ActionEvent, Api
 from worker.actions.binding import Action, Handler
 from worker.domain.event import Trigger
 
+_SYNC_ENDED = {"directory_sync_completed": False, "directory_sync_failed": True}
 _PULL_TIMEOUT = 40.0  # seconds; a pull waits for the tenant's request budget
 
 
@@ -17,6 +18,13 @@ async def pull_user(event: ActionEvent, api: Api) -> None:
 async def pull_connection(event: ActionEvent, api: Api) -> None:
     """Read the connection anew: its client may be another, its options or consent gone."""
     await api.pull_connection()
+
+
+async def note_sync(event: ActionEvent, api: Api) -> None:
+    """A directory sync that failed is most often the first sign that the admin's tokens died."""
+    ended = _SYNC_ENDED.get(event.detail.get("code", ""))
+    if ended is not None:
+        await api.sync_ended(failed=ended)
 
 
 async def drop_user(event: ActionEvent, api: Api) -> None:
@@ -42,6 +50,7 @@ def built_in() -> list[Action]:
         _bound(drop_user, Trigger.USER_DELETED, 10),
         _bound(pull_connection, Trigger.CONNECTION_CHANGED, 10),
         _bound(pull_connection, Trigger.SYNC, 10),
+        _bound(note_sync, Trigger.SYNC, 20),
         _bound(heed_warning, Trigger.TENANT_WARNED, 10),
     ]
 

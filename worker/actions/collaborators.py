@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from worker.domain.ports import Clock, Notice, Offload, Pull
@@ -34,6 +34,13 @@ class Reserve(Protocol):
         """Zero: pull now; else how long to wait. See `PullRepository.reserve`."""
 
 
+class Synced(Protocol):
+    """Notes how a directory sync ended; blocking."""
+
+    def __call__(self, tenant: str, name: str, *, failed: bool, at: datetime) -> None:
+        """`at`: when; one that is older than the last noted changes nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Times; a rehearsal shortens them."""
@@ -51,7 +58,9 @@ class Collaborators:
     forget: Forget
     tell: Callable[[Sequence[Notice]], None]  # into the outbox; blocking
     connection_name: Callable[[str, str], str | None]  # (tenant, connection id) → name; blocking
+    owner: Callable[[str, str, str], str | None]  # (tenant, connection, account) → user; blocking
     brake: Brake
     reserve: Reserve
+    synced: Synced
     clock: Clock
     offload: Offload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from traceback import format_exception
 from typing import Any
 
@@ -14,10 +14,13 @@ from worker.bootstrap.pulling import Reading
 from worker.domain.event import Event
 from worker.domain.ports import Notice
 from worker.settings import Settings
+from worker.store import outbox
 from worker.store.connections import ConnectionRepository
+from worker.store.findings import FindingRepository
 from worker.store.notices import NoticeRepository
 from worker.store.pulls import PullRepository
 from worker.store.tenants import TenantRepository
+from worker.sync.problems import SYNC_FAILED
 from worker.vault import TenantVaults
 
 
@@ -34,6 +37,7 @@ def registry_of(
     notices = NoticeRepository(base.engine)
     tenants = TenantRepository(base.engine, vault)
     pulls = PullRepository(base.engine)
+    findings = FindingRepository(base.engine, outbox.add)
 
     def tell(told: Sequence[Notice]) -> None:
         notices.tell(told, now=base.clock.now())
@@ -46,6 +50,9 @@ def registry_of(
         found = connections.get_by_id(tenant, connection_id)
         return found.name if found else None
 
+    def synced(tenant: str, name: str, *, failed: bool, at: datetime) -> None:
+        findings.synced(tenant, name, SYNC_FAILED, failed=failed, at=at, now=base.clock.now())
+
     def reserve(tenant: str, subject: str, *, gap: timedelta) -> timedelta:
         return pulls.reserve(tenant, subject, gap=gap, now=base.clock.now())
 
@@ -56,8 +63,10 @@ def registry_of(
             forget=reading.forget,
             tell=tell,
             connection_name=connection_name,
+            owner=findings.owner,
             brake=brake,
             reserve=reserve,
+            synced=synced,
             clock=base.clock,
             offload=base.offload,
         ),
@@ -102,8 +111,10 @@ async def dry_run(
             forget=forget,
             tell=lambda notices: asked.extend(f"notify {one.kind}" for one in notices),
             connection_name=lambda _tenant, _id: None,
+            owner=lambda _tenant, _connection, _account: None,
             brake=lambda tenant, *, for_: asked.append(f"brake {tenant} {for_}"),
             reserve=lambda _tenant, _subject, *, gap: timedelta(0),
+            synced=lambda tenant, name, *, failed, at: asked.append(f"sync_ended {tenant} {name}"),
             clock=base.clock,
             offload=base.offload,
         ),

@@ -91,6 +91,11 @@ class Health:
         stopped = [((t, c), 1.0) for t, c, _ in self._overview.stopped_connections()]
         labels = ("tenant", "connection")
         yield "evergrant_connection_stopped", "1: nothing of it is renewed.", labels, stopped
+        problems = [(line, 1.0) for line in self._overview.connection_problems()]
+        yield (
+            "evergrant_connection_problem", "1: to be mended at Auth0.",
+            ("tenant", "connection", "problem"), problems,
+        )  # fmt: skip
         budgets = [((t, b), level) for t, b, level in self._overview.budgets()]
         yield "evergrant_auth0_budget", "Requests left.", ("tenant", "bucket"), budgets
 
@@ -116,6 +121,10 @@ def status(overview: Overview, now: datetime) -> dict[str, Any]:
         "stopped_connections": [
             {"tenant": tenant, "connection": name, "why": why}
             for tenant, name, why in overview.stopped_connections()
+        ],
+        "connection_problems": [
+            {"tenant": tenant, "connection": name, "problem": code}
+            for tenant, name, code in overview.connection_problems()
         ],
         "stopped_streams": [
             {"tenant": tenant, "kind": kind, "stream": id_, "status": status}

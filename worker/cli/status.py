@@ -14,6 +14,7 @@ from worker.cli import context
 from worker.cli.output import Json, out, print_json, print_table
 from worker.domain.errors import TransientError
 from worker.store.overview import Overview
+from worker.sync import explain_problem
 
 _SILENT = 120.0  # seconds; a sweep may take a while
 
@@ -57,6 +58,9 @@ def status(
     _waiting("notices", told["outbox"])
     for one in told["stopped_connections"]:
         out.print(f"[red]stopped[/] {one['tenant']}/{one['connection']}: {one['why']}")
+    for one in told["connection_problems"]:
+        why = explain_problem(one["problem"])
+        out.print(f"[yellow]problem[/] {one['tenant']}/{one['connection']}: {why}")
     for one in told["stopped_streams"]:
         what = f"{one['kind'].replace('_', ' ')} {one['stream']}"
         out.print(f"[red]{one['status']}[/] {one['tenant']}: {what}, so Auth0 does not tell us")

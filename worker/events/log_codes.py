@@ -166,13 +166,16 @@ def _management_write(data: LogData, origin: Origin) -> Iterator[Event]:
 def _scim(data: LogData, origin: Origin) -> Iterator[Event]:
     """`sscim`: the user stands in the path only, as the provider pushed the change."""
     method, path = _request(_object(data), root="/scim/v2/")
+    if method not in ("post", "put", "patch", "delete"):
+        return  # a provider that compares reads every user
     match path:
-        case ["connections", connection_id, "Users", user]:
-            gone = method == "delete"
+        case ["connections", connection_id, users, user] if users.lower() == "users" and user:
+            whole = "|" in user  # else the provider's own id: whose it is the grants tell
             yield origin.event(
-                Trigger.USER_DELETED if gone else Trigger.USER_CHANGED,
+                Trigger.USER_DELETED if method == "delete" else Trigger.USER_CHANGED,
                 date=data.date,
-                user_id=user,
+                user_id=user if whole else None,
+                identity_user_id=None if whole else user,
                 connection_id=connection_id,
             )
 

@@ -49,10 +49,7 @@ class FindingRepository:
             had = frozenset((connection.execute(asked).scalar_one_or_none() or "").split())
             has = codes | (had & lasting)
             if has != had:
-                told = " ".join(sorted(has)) or None
-                connection.execute(
-                    update(ConnectionRow).where(*_named(tenant, name)).values(problems=told)
-                )
+                _set_problems(connection, tenant, name, has)
             notices = [_notice(tenant, name, code, now) for code in sorted(has - had - _UNTOLD)]
             if self._add_notices is not None and notices:
                 self._add_notices(connection, notices, now)
@@ -64,6 +61,34 @@ class FindingRepository:
             had = (connection.execute(asked).scalar_one_or_none() or "").split()
         if code not in had:
             self.put(tenant, name, frozenset({*had, code}), lasting=frozenset(), now=now)
+
+    def synced(
+        self, tenant: str, name: str, code: str, *, failed: bool, at: datetime, now: datetime
+    ) -> None:
+        """A directory sync that ended `at` failed, or went well: `code` stands, or is gone.
+
+        One that is older than the last heeded changes nothing: events come in any order.
+        """
+        asked = select(ConnectionRow.problems, ConnectionRow.synced_at)
+        with writing(self._engine) as connection:
+            row = connection.execute(asked.where(*_named(tenant, name)).with_for_update()).first()
+            if row is None or (row.synced_at is not None and at < row.synced_at):
+                return
+            had = frozenset((row.problems or "").split())
+            has = had | {code} if failed else had - {code}
+            _set_problems(connection, tenant, name, has, synced_at=at)
+            if failed and code not in had and self._add_notices is not None:
+                self._add_notices(connection, [_notice(tenant, name, code, now)], now)
+
+    def consented(
+        self, tenant: str, name: str, mends: frozenset[str], *, now: datetime
+    ) -> frozenset[str]:
+        """An administrator's new tokens were read: returns which of `mends` are mended by them."""
+        asked = select(ConnectionRow.problems).where(*_named(tenant, name)).with_for_update()
+        with writing(self._engine) as connection:
+            had = frozenset((connection.execute(asked).scalar_one_or_none() or "").split())
+            _set_problems(connection, tenant, name, had - mends, synced_at=now)
+        return had & mends
 
     def all(self, tenant: str) -> Mapping[str, Sequence[str]]:
         """Connection name to its codes, of those that have any."""
@@ -78,6 +103,22 @@ class FindingRepository:
     def of_user(self, tenant: str, user_id: str) -> Sequence[GrantKey]:
         """The living grants that point at an Auth0 user."""
         return self._keys(GrantRow.tenant == tenant, GrantRow.user_id == user_id)
+
+    def owner(self, tenant: str, connection: str, account: str) -> str | None:
+        """The user whom a living grant of a provider's account points at.
+
+        Auth0 puts the connection's name before the provider's id where strategies are many in one
+        (`okta|acme|00u1`).
+        """
+        asked = select(GrantRow.user_id).where(
+            GrantRow.tenant == tenant,
+            GrantRow.connection == connection,
+            GrantRow.identity_user_id.in_([account, f"{connection}|{account}"]),
+            GrantRow.user_id.is_not(None),
+            GrantRow.state.not_in([state.value for state in GONE]),
+        )
+        with reading(self._engine) as rows:
+            return rows.execute(asked.limit(1)).scalar_one_or_none()
 
     def has_admin(self, tenant: str, name: str) -> bool:
         where = (
@@ -142,6 +183,14 @@ class FindingRepository:
         with reading(self._engine) as connection:
             rows = connection.execute(select(_grants).where(*where, living)).all()
         return [key_of(row) for row in rows]
+
+
+def _set_problems(
+    connection: Connection, tenant: str, name: str, codes: frozenset[str], **columns: Any
+) -> None:
+    told = " ".join(sorted(codes)) or None
+    this = update(ConnectionRow).where(*_named(tenant, name))
+    connection.execute(this.values(problems=told, **columns))
 
 
 def _notice(tenant: str, name: str, code: str, now: datetime) -> Notice:

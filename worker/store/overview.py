@@ -103,6 +103,17 @@ class Overview:
         with reading(self._engine) as connection:
             return [(tenant, name, why or "") for tenant, name, why in connection.execute(query)]
 
+    def connection_problems(self) -> list[tuple[str, str, str]]:
+        """Tenant, name and code of what somebody has to mend at Auth0, connection by connection."""
+        query = select(ConnectionRow.tenant, ConnectionRow.name, ConnectionRow.problems).where(
+            ConnectionRow.problems.is_not(None), ConnectionRow.deleted_at.is_(None)
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).all()
+        return [
+            (tenant, name, code) for tenant, name, codes in rows for code in (codes or "").split()
+        ]
+
     def blocked_hosts(self, now: datetime) -> list[tuple[str, datetime, str]]:
         query = select(HostRow.host, HostRow.blocked_until, HostRow.why).where(
             HostRow.blocked_until > now

@@ -55,6 +55,7 @@ class ConnectionRow(Base):
     stopped_at: Mapped[datetime | None]
     brake_until: Mapped[datetime | None]  # verdicts held after a mass of refusals (I8)
     problems: Mapped[str | None]  # codes, space separated: what an admin has to mend at Auth0
+    synced_at: Mapped[datetime | None]  # of the directory sync last heeded, or a consent since
     # `domain.learned`: refused (grant → age in s), rotates and keeps (entry → since when)
     learned: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     deleted_at: Mapped[datetime | None]

@@ -28,6 +28,12 @@ PROBLEMS: Mapping[str, str] = {
         "the administrator's tokens are gone from the connection, as after an edit that did not "
         "echo them: an administrator must consent again"
     ),
+    "directory_sync_failed": (
+        "Auth0's last directory sync of the connection failed: most often the administrator's "
+        "tokens have died, which are ours as well. Auth0's log has the reason; if that is it, an "
+        "administrator of the directory consents again, at Auth0 → Authentication → Enterprise "
+        "→ the connection → Setup. The next sync that goes well clears this"
+    ),
     "tokens_vanished": (
         "identities that held tokens hold none now: look at Token Vault, and at the scope "
         "read:user_idp_tokens"
@@ -37,8 +43,11 @@ PROBLEMS: Mapping[str, str] = {
         "ext_refresh_token or ext_expires_in is off)"
     ),
 }
-# not to be seen in the connection itself: they stay until an operator clears them
-LASTING = frozenset({"client_swapped", "consent_lost", "tokens_vanished"})
+SYNC_FAILED = "directory_sync_failed"
+# not to be seen in the connection itself: they stay until an operator, or a consent, clears them
+LASTING = frozenset({"client_swapped", "consent_lost", SYNC_FAILED, "tokens_vanished"})
+# what a new consent of the administrator mends
+CONSENTED = frozenset({"consent_lost", SYNC_FAILED})
 
 
 def explain_problem(code: str) -> str:

@@ -22,10 +22,12 @@ from worker.store.pulls import Begun, PullRepository, connection_subject, user_s
 from worker.sync.arrivals import admin_tokens, of_admin, of_identity
 from worker.sync.coalescing import Coalesced
 from worker.sync.options import config_of
-from worker.sync.problems import LASTING, problems_of
+from worker.sync.problems import CONSENTED, LASTING, problems_of
 
 _log = structlog.get_logger("worker.sync")
 
+# a refresh token never seen before: somebody has consented
+_CONSENT = frozenset({Kind.CREATE, Kind.ADOPT, Kind.PROMOTE, Kind.KEEP_CANDIDATE})
 _OVERTAKEN_TRIES = 3
 _LOOKS = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15))
 _LOOK_AGAIN = timedelta(seconds=5)
@@ -251,7 +253,15 @@ class Puller:
         if found.options is None:
             return Merged()  # hidden, not gone: M4
         arrival = of_admin(found, laid_over, catalogue=self._catalogue, now=now)
-        return await self._offload(self._merges.merge, begun, [arrival], user_id=None, now=now)
+        merged = await self._offload(self._merges.merge, begun, [arrival], user_id=None, now=now)
+        if any(grant.decision.kind in _CONSENT for grant in merged.grants):
+            await self._note_consent(tenant, found.name)
+        return merged
+
+    async def _note_consent(self, tenant: str, name: str) -> None:
+        consented, now = self._findings.consented, self._clock.now()
+        for code in sorted(await self._offload(consented, tenant, name, CONSENTED, now=now)):
+            _log.info("connection_problem_over", tenant=tenant, connection=name, code=code)
 
     async def _note_problems(
         self, tenant: str, found: Connection, before: ConnectionConfig | None
