@@ -18,9 +18,11 @@ import sys
 import tempfile
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -99,12 +101,11 @@ def run(url: str, directory: str, events: int) -> int:
     assert worker.pid is not None
     with web_process(url, directory) as (port, pid):
         memory = Memory({"web": pid, "worker": worker.pid})
-        bodies = shuffled(events)
-        tenth = [next(bodies) for _ in range(events // BATCH // 10)]
-        first, told = asyncio.run(posted(port, PATH, tenth))
-        memory.note()
-        second, rest = asyncio.run(posted(port, PATH, bodies))
-        told += rest
+        bodies, seconds, told = shuffled(events), 0.0, Counter[str]()
+        while part := list(islice(bodies, max(1, events // BATCH // 10))):
+            took, answers = asyncio.run(posted(port, PATH, part))
+            seconds, told = seconds + took, told + answers
+            memory.note()
         web_cpu = cpu_of(pid) / told.total()
         ours.send("that is all")
         began = time.perf_counter()
@@ -112,7 +113,7 @@ def run(url: str, directory: str, events: int) -> int:
         after = time.perf_counter() - began
         memory.note()
         worker.join()
-    report(events, told, first + second, after, web_cpu, worker_cpu / events)
+    report(events, told, seconds, after, web_cpu, worker_cpu / events)
     memory.report()
     inbox = InboxRepository(open_engine(url))
     states = inbox.counts()
@@ -144,7 +145,7 @@ def report(
 
 
 class Memory:
-    """What the processes hold after a tenth of it, and at the end."""
+    """What the processes hold after each tenth of it, and at the end."""
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
@@ -154,9 +155,8 @@ class Memory:
         self._seen.append({name: resident_mb(pid) for name, pid in self._pids.items()})
 
     def report(self) -> None:
-        first, last = self._seen
         for name in self._pids:
-            print(f"{name} holds {first[name]:.0f} MB after a tenth, {last[name]:.0f} at the end")
+            print(f"{name} holds MB:", *(f"{seen[name]:.0f}" for seen in self._seen))
 
 
 def forget(inbox: InboxRepository, events: int) -> None:
