@@ -32,6 +32,7 @@ from worker.journal import NodeJournals
 from worker.rehearsal import RunningStage, StageSettings, rehearsal, webhooks, write_config
 from worker.store import migrate
 from worker.store.engine import open_engine, reading
+from worker.store.seen import beginning
 from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
 from worker.vault import Keyring
 
@@ -168,7 +169,7 @@ class Drill:
         self.workers.clear()
 
     def held(self) -> set[bytes]:
-        """Fingerprints of every refresh token that was ever durable with us."""
+        """How the fingerprints begin of every refresh token that was ever durable with us."""
         engine = open_engine(self.environment["EVERGRANT_DATABASE_URL"])
         with engine.connect() as connection:
             found = set(connection.execute(select(SeenRefreshTokenRow.fp)).scalars())
@@ -178,7 +179,7 @@ class Drill:
             with NodeJournals(place, own="the judge").all_dead() as dead:
                 for process in dead:
                     found |= {one.rt_fp for one in process.history() if one.rt_fp}
-        return found
+        return {beginning(fp) for fp in found}
 
     def _log(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.directory.glob("*.log"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.domain.secret import Secret
 from worker.rehearsal.minting import Parsed
+from worker.store.seen import beginning
 from worker.vault import AesVault, Keyring
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def judge(drill: Drill) -> Report:
             issuer = drill.stage.stage.providers[profile].issuer
             for family in issuer._families.values():
                 token = issuer._mint.make(Parsed("r", family.id, family.newest, 0))
-                ours = vault.fingerprint(Secret(token)) in held
+                ours = beginning(vault.fingerprint(Secret(token))) in held
                 row: Any = by_account.get((connection, family.grant.subject))
                 dead = row is not None and row.state == "needs_reauth"
                 counts["twice"] += bool(family.grant.counts.reused and ours)

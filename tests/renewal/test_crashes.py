@@ -185,7 +185,7 @@ def test_a_store_that_forgot_its_last_commits_is_brought_forward_before_any_clai
             counted = CounterRow.name.startswith("rotated:")
             db.execute(update(CounterRow).where(counted).values(value=0))
         with writing(w.store) as db:
-            db.execute(delete(SeenRefreshTokenRow).where(SeenRefreshTokenRow.generation > 0))
+            db.execute(delete(SeenRefreshTokenRow).where(SeenRefreshTokenRow.generation.is_(None)))
         if dies:
             process.kill()
             process = w.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -12,7 +13,13 @@ from tests.clock import FakeClock
 from tests.grants import GrantTable
 from worker.store.engine import reading, writing
 from worker.store.purging import SLICES, Purge
-from worker.store.tables import CandidateRow, GrantRow, InboxRow, SeenRefreshTokenRow
+from worker.store.seen import beginning, holds
+from worker.store.tables import (
+    CandidateRow,
+    GrantRow,
+    InboxRow,
+    SeenRefreshTokenRow,
+)
 from worker.vault import AesVault
 
 OLD, YOUNG = timedelta(days=30), timedelta(days=1)
@@ -58,16 +65,23 @@ def candidate(engine: Engine, clock: FakeClock, grant: UUID, fp: bytes, **more: 
         connection.execute(insert(CandidateRow), [row])
 
 
+LOGIN, SPENT, CURRENT, BESIDE, TODAY = (bytes([n]) * 32 for n in range(5))
+
+
+@pytest.mark.parametrize("written", [bytes, beginning], ids=["by an older version", "by this one"])
 def test_what_we_rotated_away_long_ago_is_forgotten_and_nothing_else(
-    engine: Engine, clock: FakeClock, grants: GrantTable
+    engine: Engine, clock: FakeClock, grants: GrantTable, written: Callable[[bytes], bytes]
 ) -> None:
     """Auth0 keeps the login's refresh token for ever: read again, it must never look new (M2)."""
-    grant = grants.add(rt_fp=b"current", upstream_rt_fp=b"the login's")
-    candidate(engine, clock, grant, b"kept beside")
-    seen(engine, clock, grant, b"the login's", b"spent", b"current", b"kept beside", ago=OLD)
-    seen(engine, clock, grant, b"spent today", ago=YOUNG)
+    grant = grants.add(rt_fp=CURRENT, upstream_rt_fp=LOGIN)
+    candidate(engine, clock, grant, BESIDE)
+    seen(engine, clock, grant, *map(written, (LOGIN, SPENT, CURRENT, BESIDE)), ago=OLD)
+    seen(engine, clock, grant, written(TODAY), ago=YOUNG)
     assert purge_all(engine, clock) == 1
-    assert kept(engine, grant) == {b"the login's", b"current", b"kept beside", b"spent today"}
+    assert kept(engine, grant) == set(map(written, (LOGIN, CURRENT, BESIDE, TODAY)))
+    with reading(engine) as connection:
+        held = {fp: holds(connection, grant, fp) for fp in (LOGIN, SPENT)}
+    assert held == {LOGIN: True, SPENT: False}
 
 
 def test_a_round_of_purges_reaches_every_grant(sqlite_engine: Engine, clock: FakeClock) -> None:

@@ -177,11 +177,12 @@ def _write(connection: Connection, rows: Sequence[dict[str, Any]], *, after: Hea
         connection.execute(insert(AuditRow), rows)
         return True
     columns = {name: pack([row[name] for row in rows]) for name, pack in _PACKED.items()}
-    columns["detail"] = arrays.texts([json.dumps(row["detail"]) for row in rows])
+    columns["detail"] = arrays.texts([_compact(row["detail"]) for row in rows])
     end = {"of": after.chain, "end": after.hash, "begin": GENESIS}
     return connection.exec_driver_sql(_POSTGRES_WRITE, {**columns, **end}).rowcount > 0
 
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _PACKED: dict[str, Callable[[Any], arrays.Packed]] = {
     "chain": arrays.texts,
     "seq": arrays.integers,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, and_, bindparam, case, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, bindparam, case, func, or_, select, tuple_, update
 
 from worker.domain.attempt import Unfinished
 from worker.domain.errors import TransientError
@@ -309,10 +309,15 @@ _HOLD_ONE = (
     )
 )
 _RETAKEN = GrantRow.retaken_fp == GrantRow.rt_fp
-_FIRST = case((_RETAKEN, GrantRow.first_claimed_at), else_=bindparam("from"))
-_CLAIM_ONE = _HOLD_ONE.values({GrantRow.first_claimed_at: _FIRST})
+_CLAIM_ONE = _HOLD_ONE.values(
+    {GrantRow.first_claimed_at: case((_RETAKEN, GrantRow.first_claimed_at), else_=None)}
+)
 _TAKE_ONE = _HOLD_ONE.values(
-    {GrantRow.unproven_until: bindparam("unproven"), GrantRow.retaken_fp: GrantRow.rt_fp}
+    {
+        GrantRow.first_claimed_at: func.coalesce(GrantRow.first_claimed_at, GrantRow.claimed_at),
+        GrantRow.unproven_until: bindparam("unproven"),
+        GrantRow.retaken_fp: GrantRow.rt_fp,
+    }
 ).where(
     GrantRow.attempt == bindparam("seen"),
     GrantRow.fence == bindparam("seen_fence"),
@@ -383,7 +388,7 @@ UPDATE grants SET
     claim_fp = grants.rt_fp,
     claimed_at = now(),
     first_claimed_at = CASE
-        WHEN grants.retaken_fp = grants.rt_fp THEN grants.first_claimed_at ELSE now()
+        WHEN grants.retaken_fp = grants.rt_fp THEN grants.first_claimed_at
     END,
     lease_until = now() + %(lease)s,
     uncertain = false,

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Table, select
 from worker.domain.grant import ExpiryKind, Fingerprint, GrantId, GrantKey, GrantState
 from worker.domain.merge import Ours, Waiting
 from worker.store.filling import Fingerprints, words
-from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
+from worker.store.seen import holds
+from worker.store.tables import CandidateRow, GrantRow
 
 _grants = cast(Table, GrantRow.__table__)
 
@@ -48,10 +49,7 @@ class View:
     def seen(self, grant: GrantId, rt: Fingerprint | None) -> frozenset[Fingerprint]:
         if rt is None:
             return frozenset()
-        asked = select(SeenRefreshTokenRow.fp).where(
-            SeenRefreshTokenRow.grant_id == grant, SeenRefreshTokenRow.fp == rt
-        )
-        return frozenset(Fingerprint(fp) for fp in self._db.execute(asked).scalars())
+        return frozenset([rt] if holds(self._db, grant, rt) else ())
 
     def holder(self, grant: GrantId, rt: Fingerprint | None) -> GrantId | None:
         """Another grant that spends this very refresh token already: ours is its alias (C18)."""

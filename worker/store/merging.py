@@ -44,6 +44,7 @@ from worker.store.filling import (
 )
 from worker.store.merge_view import View
 from worker.store.pulls import Begun, fences_taken, still_latest
+from worker.store.seen import remembered
 from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
 
 _grants = cast(Table, GrantRow.__table__)
@@ -233,7 +234,7 @@ class _Merging:
         state = GrantState.ACTIVE
         values = self._filled(blank, arrival, prints, generation=0, state=state)
         self._db.execute(insert(GrantRow).values(**blank, **values, **self._read(arrival, prints)))
-        self._remember(grant, prints.rt, 0)
+        self._remember(grant, prints.rt)
         self._record("grant_created", grant, {"provider": arrival.provider})
         return grant
 
@@ -298,7 +299,7 @@ class _Merging:
         """A new family becomes current; the old one waits until the new one has renewed (M3)."""
         self._set_aside(row)
         generation = next_generation(row)
-        self._remember(row.id, prints.rt, generation)
+        self._remember(row.id, prints.rt)
         filled = self._filled(row._mapping, arrival, prints, generation=generation, state=state)
         return filled | unclaimed(row) | {"family": row.family + 1}
 
@@ -324,7 +325,7 @@ class _Merging:
 
     def _kept(self, row: Any, arrival: Arrival, prints: Fingerprints, why: Why) -> dict[str, Any]:
         generation = next_generation(row)
-        self._remember(row.id, prints.rt, generation)
+        self._remember(row.id, prints.rt)
         candidate = candidate_of(
             row, arrival, prints, vault=self._vault, generation=generation, why=why, now=self._now
         )
@@ -361,10 +362,10 @@ class _Merging:
             self._drop_candidate(row.id, row.rt_fp)
             self._db.execute(insert(CandidateRow).values(**superseded(row, self._now)))
 
-    def _remember(self, grant: GrantId, rt: Fingerprint | None, generation: int) -> None:
+    def _remember(self, grant: GrantId, rt: Fingerprint | None) -> None:
         if rt is not None and not self._view.seen(grant, rt):
-            seen = {"grant_id": grant, "fp": rt, "generation": generation, "seen_at": self._now}
-            self._db.execute(insert(SeenRefreshTokenRow).values(**seen))
+            row = remembered(grant, rt, self._now)
+            self._db.execute(insert(SeenRefreshTokenRow).values(**row))
 
     def _read(
         self, arrival: Arrival, prints: Fingerprints, *, taken: bool = True

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, update
 
 from worker.domain.attempt import Brought
 from worker.domain.grant import GrantId, GrantState
-from worker.store import arrays
+from worker.store import arrays, seen
 from worker.store.claim_rows import FREE
 from worker.store.tables import GrantRow
 
@@ -117,7 +117,7 @@ def _columns_of(fit: Sequence[Brought]) -> dict[str, arrays.Packed]:
     }
 
 
-_POSTGRES_MOVE = """
+_POSTGRES_MOVE = f"""
 WITH moved AS (
     UPDATE grants g SET
         state = CASE WHEN r.echoed THEN 'suspect' ELSE 'active' END,
@@ -146,11 +146,11 @@ WITH moved AS (
     )
     WHERE g.id = r.id AND g.fence = r.fence AND g.attempt = r.attempt AND g.tombstoned_at IS NULL
       AND (r.parent IS NULL OR g.rt_fp = r.parent)
-    RETURNING g.id, g.fence, g.rt_fp, g.generation, r.rotated
+    RETURNING g.id, g.fence, g.rt_fp, r.rotated
 ), remembered AS (
-    INSERT INTO seen_refresh_tokens (grant_id, fp, generation, seen_at)
-    SELECT id, rt_fp, generation, %(now)s FROM moved WHERE rotated
-    ON CONFLICT DO NOTHING
+    INSERT INTO seen_refresh_tokens (grant_id, fp, seen_at)
+    SELECT m.id, {seen.POSTGRES_FP}, %(now)s FROM moved m
+    WHERE m.rotated AND {seen.POSTGRES_NEW}
 )
 SELECT id, fence FROM moved
-"""
+"""  # noqa: S608 - a length of our own

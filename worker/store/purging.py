@@ -12,9 +12,19 @@ from datetime import datetime
 from typing import cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Engine, Table, bindparam, delete, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Table,
+    bindparam,
+    delete,
+    or_,
+    select,
+    text,
+)
 
 from worker.store.engine import writing
+from worker.store.seen import is_of
 from worker.store.tables import CandidateRow, GrantRow, InboxRow, SeenRefreshTokenRow
 
 BATCH = 5_000  # rows a transaction
@@ -82,11 +92,11 @@ def _slice(part: int) -> ColumnElement[bool]:
 
 def _needed() -> ColumnElement[bool]:
     """Read again tomorrow, perhaps: Auth0's copy, the current token, a candidate."""
-    current = or_(GrantRow.rt_fp == _seen.c.fp, GrantRow.upstream_rt_fp == _seen.c.fp)
+    current = or_(is_of(_seen.c.fp, GrantRow.rt_fp), is_of(_seen.c.fp, GrantRow.upstream_rt_fp))
     held = select(GrantRow.id).where(GrantRow.id == _seen.c.grant_id, current).exists()
     kept = (
         select(_candidates.c.id)
-        .where(_candidates.c.grant_id == _seen.c.grant_id, _candidates.c.rt_fp == _seen.c.fp)
+        .where(_candidates.c.grant_id == _seen.c.grant_id, is_of(_seen.c.fp, _candidates.c.rt_fp))
         .exists()
     )
     return or_(held, kept)

@@ -29,7 +29,7 @@ from worker.domain.errors import TransientError
 from worker.domain.grant import GrantId, GrantState
 from worker.domain.ports import AuditRecord, Clock, Notice
 from worker.domain.verdict import after_refusal
-from worker.store import candidates, verdict_brake
+from worker.store import candidates, seen, verdict_brake
 from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
 from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch, vouching
@@ -211,13 +211,11 @@ class SettlingRepository:
 
     def _remember(self, group: _Group, brought: Iterable[Brought]) -> None:
         """From now on these refresh tokens are never news (M2)."""
-        seen = [
-            {"grant_id": b.grant, "fp": b.rt_fp, "generation": b.generation, "seen_at": group.now}
-            for b in brought
-            if b.rotated
+        rows = [
+            seen.remembered(b.grant, b.rt_fp, group.now) for b in brought if b.rotated and b.rt_fp
         ]
-        if seen:
-            group.db.execute(self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(), seen)
+        if rows:
+            group.db.execute(self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(), rows)
 
     def _keep(self, group: _Group, one: Brought) -> Fate:
         """What came too late, or was no renewal: a refresh token in it is not lost."""
@@ -226,7 +224,7 @@ class SettlingRepository:
             return Fate.GONE
         if not one.rotated:
             return Fate.LATE
-        if row.rt_fp == one.rt_fp or _was_seen(group.db, one):
+        if row.rt_fp == one.rt_fp or seen.holds(group.db, one.grant, one.rt_fp):
             return Fate.REPEATED
         gone = row.state in _GONE
         why = "tombstoned" if gone else one.aside or ("lost_fence" if one.read else "unread")
@@ -330,13 +328,6 @@ def _held_by(ending: Postponed | LeftUncertain) -> Any:
 def _locked(db: Connection, grant: GrantId) -> Any:
     asked = select(GrantRow.__table__).where(GrantRow.id == grant).with_for_update()
     return db.execute(asked).one_or_none()
-
-
-def _was_seen(db: Connection, one: Brought) -> bool:
-    seen = select(SeenRefreshTokenRow.fp).where(
-        SeenRefreshTokenRow.grant_id == one.grant, SeenRefreshTokenRow.fp == one.rt_fp
-    )
-    return db.execute(seen).one_or_none() is not None
 
 
 def _holder(db: Connection, one: Brought) -> UUID | None:

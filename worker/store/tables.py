@@ -162,7 +162,7 @@ class GrantRow(Base):
     claim_process: Mapped[str | None]
     claim_fp: Mapped[bytes | None]
     claimed_at: Mapped[datetime | None]
-    first_claimed_at: Mapped[datetime | None]  # of this token; a takeover leaves it as it is
+    first_claimed_at: Mapped[datetime | None]  # of a token that was taken over; else `claimed_at`
     lease_until: Mapped[datetime | None]
     uncertain: Mapped[bool]  # the attempt may have sent and does not know how it ended
     # of the refresh token at which an attempt was taken over: `first_claimed_at` is of its first
@@ -189,8 +189,8 @@ class SeenRefreshTokenRow(Base):
     __tablename__ = "seen_refresh_tokens"
 
     grant_id: Mapped[UUID] = mapped_column(primary_key=True)
-    fp: Mapped[bytes] = mapped_column(primary_key=True)
-    generation: Mapped[int]
+    fp: Mapped[bytes] = mapped_column(primary_key=True)  # its beginning: `worker.store.seen`
+    generation: Mapped[int | None]  # of old rows
     seen_at: Mapped[datetime]
 
 
