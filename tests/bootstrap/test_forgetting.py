@@ -13,6 +13,7 @@ from sqlalchemy import Engine, func, insert, select
 from tests.clock import FakeClock
 from worker.bootstrap.forgetting import KEEP_DEAD, LONGEST, Forgetting
 from worker.store.engine import reading, writing
+from worker.store.pulls import PullRepository, user_subject
 from worker.store.tables import (
     Base,
     CandidateRow,
@@ -30,11 +31,11 @@ async def offload(call: Any, /, *args: Any, **kwargs: Any) -> Any:
     return call(*args, **kwargs)
 
 
-def forgetting(engine: Engine, clock: FakeClock, *, stopping: bool = False) -> Any:
+def forgetting(engine: Engine, clock: FakeClock, *, stopping: bool = False) -> dict[str, int]:
     made = Forgetting(
         engine=engine, clock=clock, offload=offload, stopping=lambda: stopping, batch=BATCH
     )
-    return asyncio.run(made.round())
+    return {**asyncio.run(made.round())}
 
 
 def fill(engine: Engine, old: datetime) -> None:
@@ -83,20 +84,22 @@ def test_more_than_a_batch_of_everything_is_forgotten_in_one_round(
 ) -> None:
     fill(engine, clock.now() - KEEP_DEAD - timedelta(days=2))
     hour_of(engine, clock)
-    assert forgetting(engine, clock) == dict.fromkeys(KINDS, ROWS)
+    told = forgetting(engine, clock)
+    del told["pulls"]  # they have an hour of their own
+    assert told == dict.fromkeys(KINDS, ROWS)
     assert left(engine) == {}
 
 
 def test_what_is_young_stays(sqlite_engine: Engine, clock: FakeClock) -> None:
     fill(sqlite_engine, clock.now())
     before = left(sqlite_engine)
-    assert forgetting(sqlite_engine, clock) == dict.fromkeys(KINDS, 0)
+    assert forgetting(sqlite_engine, clock) == dict.fromkeys((*KINDS, "pulls"), 0)
     assert left(sqlite_engine) == before
 
 
 def test_a_worker_that_stops_begins_no_batch(sqlite_engine: Engine, clock: FakeClock) -> None:
     fill(sqlite_engine, clock.now() - KEEP_DEAD - timedelta(days=2))
-    assert forgetting(sqlite_engine, clock, stopping=True) == dict.fromkeys(KINDS, 0)
+    assert forgetting(sqlite_engine, clock, stopping=True) == dict.fromkeys((*KINDS, "pulls"), 0)
 
 
 def test_no_kind_takes_the_hour_for_itself(
@@ -111,4 +114,21 @@ def test_no_kind_takes_the_hour_for_itself(
         return call(*args, **kwargs)
 
     monkeypatch.setitem(globals(), "offload", slow)
-    assert forgetting(sqlite_engine, clock) == dict.fromkeys(KINDS, BATCH)
+    told = forgetting(sqlite_engine, clock)
+    del told["pulls"]
+    assert told == dict.fromkeys(KINDS, BATCH)
+
+
+def test_users_who_come_and_go_leave_no_more_than_ninety_days_of_pulls(
+    sqlite_engine: Engine, clock: FakeClock
+) -> None:
+    pulls, most = PullRepository(sqlite_engine), 0
+    for hour in range(24 * 300):
+        if hour % 24 == 5:
+            for n in range(BATCH + 1):
+                pulls.begin("acme", user_subject(f"auth0|{hour}.{n}"), now=clock.now())
+        if int(clock.now().timestamp() // 3600) % 24 in (0, 7):  # one hour of the day, and another
+            forgetting(sqlite_engine, clock)
+        most = max(most, left(sqlite_engine).get("pulls", 0)) if hour % 24 == 0 else most
+        clock.advance(3600)
+    assert most <= (BATCH + 1) * 92

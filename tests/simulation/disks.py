@@ -70,6 +70,12 @@ class MemoryJournals:
         names = [n for n in self._disk.entries if n not in self._disk.alive]
         yield iter([DeadOnDisk(self._disk, name) for name in names])
 
+    def drop_old(self) -> None:
+        """No storm lasts a day."""
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._disk.entries) | self._disk.alive
+
     def replayed_names(self) -> frozenset[str]:
         return frozenset(self._disk.done)
 

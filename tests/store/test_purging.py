@@ -12,12 +12,14 @@ from sqlalchemy import Engine, insert, select, update
 from tests.clock import FakeClock
 from tests.grants import GrantTable
 from worker.store.engine import reading, writing
+from worker.store.pulls import PullRepository, still_latest
 from worker.store.purging import SLICES, Purge
 from worker.store.seen import beginning, holds
 from worker.store.tables import (
     CandidateRow,
     GrantRow,
     InboxRow,
+    PullRow,
     SeenRefreshTokenRow,
 )
 from worker.vault import AesVault
@@ -126,3 +128,63 @@ def event(engine: Engine, name: str, **more: object) -> None:
     row = {"tenant": "acme", "source": "logs", "delivery_id": name, "event": {}, "progress": {}}
     with writing(engine) as connection:
         connection.execute(insert(InboxRow), [{**row, "attempts": 0, **more}])
+
+
+def purge_pulls(engine: Engine, clock: FakeClock) -> int:
+    now = clock.now()
+    return sum(Purge(engine).pulls(before=now - OLD, now=now, part=hour) for hour in range(SLICES))
+
+
+def pulled(engine: Engine, clock: FakeClock, name: str, *, ago: timedelta | None) -> None:
+    """`ago` None: a row of before, that does not tell."""
+    at = None if ago is None else clock.now() - ago
+    row = {"tenant": "acme", "fence": 1, "missing": 0, "pulled_at": at, "reserved_at": at}
+    with writing(engine) as connection:
+        connection.execute(insert(PullRow), [{**row, "subject": name}])
+
+
+def subjects(engine: Engine) -> set[str]:
+    with reading(engine) as connection:
+        return set(connection.scalars(select(PullRow.subject)))
+
+
+def test_pulls_of_users_who_are_gone_are_forgotten_and_no_others(
+    engine: Engine, clock: FakeClock, grants: GrantTable
+) -> None:
+    longer = OLD + YOUNG
+    grants.add(tenant="acme", user_id="auth0|kept", identity_user_id="1")
+    grants.add(tenant="acme", user_id="auth0|erased", identity_user_id="2", state="erased")
+    for name in ("user:auth0|kept", "user:auth0|erased", "user:auth0|gone", "connection:github"):
+        pulled(engine, clock, name, ago=longer)
+    pulled(engine, clock, "user:auth0|of today", ago=YOUNG)
+    pulled(engine, clock, "user:auth0|untold", ago=None)
+    assert purge_pulls(engine, clock) == 2
+    stay = {"user:auth0|kept", "connection:github", "user:auth0|of today", "user:auth0|untold"}
+    assert subjects(engine) == stay
+    clock.advance(longer.total_seconds())
+    assert purge_pulls(engine, clock) == 2
+    assert subjects(engine) == {"user:auth0|kept", "connection:github"}
+
+
+def test_a_pull_that_has_begun_is_not_forgotten(engine: Engine, clock: FakeClock) -> None:
+    """Its user may be new: what it brings would be taken for out of date."""
+    pulled(engine, clock, "user:auth0|back", ago=OLD + YOUNG)
+    begun = PullRepository(engine).begin("acme", "user:auth0|back", now=clock.now())
+    assert purge_pulls(engine, clock) == 0
+    with writing(engine) as connection:
+        assert still_latest(connection, begun)
+
+
+def test_a_forgotten_pull_fence_never_goes_backwards(engine: Engine, clock: FakeClock) -> None:
+    """M1: whoever read before merges no more, and whoever reads next has a higher number."""
+    pulls = PullRepository(engine)
+    asleep = pulls.begin("acme", "user:auth0|1", now=clock.now())
+    clock.advance((OLD + YOUNG).total_seconds())
+    assert purge_pulls(engine, clock) == 1
+    with writing(engine) as connection:
+        assert not still_latest(connection, asleep)
+    later = pulls.begin("acme", "user:auth0|1", now=clock.now())
+    assert later.fence > asleep.fence
+    with writing(engine) as connection:
+        assert not still_latest(connection, asleep)
+        assert still_latest(connection, later)

@@ -20,7 +20,7 @@ from worker.store.notices import NoticeRepository
 from worker.store.purging import BATCH, Purge
 
 KEEP = timedelta(days=14)  # events and notices that are done with, tokens proven spent
-KEEP_DEAD = timedelta(days=90)  # what failed or nobody could read
+KEEP_DEAD = timedelta(days=90)  # what failed or nobody could read; users who are gone
 LONGEST = 420.0  # seconds for each kind, so that all of them fit into the hour
 
 
@@ -45,6 +45,7 @@ class Forgetting:
         return {
             "candidates": partial(purge.candidates, before=done),
             "fingerprints": partial(purge.fingerprints, before=done, part=hour),
+            "pulls": partial(purge.pulls, before=dead, now=now, part=hour),
             "given_up": partial(purge.given_up, before=dead),
             "events": partial(inbox.purge, before=done, limit=self.batch),
             "notices": partial(notices.purge, before=done, limit=self.batch),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,28 +33,20 @@ class DeadProcess:
         return self._content.history(above)
 
     def replayed(self) -> None:
-        """Everything left is in the store now: say so in its journal, keep the rest for a day."""
+        """Everything left is in the store now: say so in its journal, which is kept for a day."""
         (self._directory / f"{self.name}.done").touch(mode=0o600)
-        self._drop_if_old()
 
     def release(self) -> None:
         os.close(self._lock)
-
-    def _drop_if_old(self) -> None:
-        segments = sorted(self._directory.glob(f"{self.name}.*.log"))
-        newest = max((path.stat().st_mtime for path in segments), default=0.0)
-        if time.time() - newest > KEEP_SECONDS:
-            for path in (*segments, self._directory / f"{self.name}.done"):
-                path.unlink(missing_ok=True)
-            (self._directory / f"{self.name}.lock").unlink(missing_ok=True)
 
 
 class NodeJournals:
     """All journals of this node, as one of its processes sees them."""
 
-    def __init__(self, directory: Path, *, own: str) -> None:
+    def __init__(self, directory: Path, *, own: str, wall: Callable[[], float] = time.time) -> None:
         self._directory = directory
         self._own = own
+        self._wall = wall
 
     @contextmanager
     def unreplayed(self) -> Iterator[Iterator[DeadProcess]]:
@@ -68,13 +60,21 @@ class NodeJournals:
         with closing(self._dead(again=True)) as found:
             yield found
 
+    def drop_old(self) -> None:
+        """Remove the journals of processes that were replayed, and wrote nothing for a day."""
+        for name in sorted(self.replayed_names()):
+            self._drop_if_old(name)
+
+    def names(self) -> frozenset[str]:
+        """Every process that has a journal here, dead or alive."""
+        return frozenset(path.name.removesuffix(".lock") for path in self._directory.glob("*.lock"))
+
     def replayed_names(self) -> frozenset[str]:
         return frozenset(path.name.removesuffix(".done") for path in self._directory.glob("*.done"))
 
     def living(self) -> frozenset[str]:
         """The other processes of this node that hold their locks."""
-        names = {path.name.removesuffix(".lock") for path in self._directory.glob("*.lock")}
-        return frozenset(name for name in names - {self._own} if self.is_alive(name))
+        return frozenset(name for name in self.names() - {self._own} if self.is_alive(name))
 
     def is_alive(self, process: str) -> bool:
         """Whether that process of this node still holds its lock."""
@@ -83,6 +83,18 @@ class NodeJournals:
             return (self._directory / f"{process}.lock").exists()
         os.close(lock)
         return False
+
+    def _drop_if_old(self, name: str) -> None:
+        """The lock goes last: what a crash leaves is a journal still."""
+        held, done = self._directory / f"{name}.lock", self._directory / f"{name}.done"
+        if (lock := _try_lock(held)) is None:  # somebody looks at it just now
+            return
+        segments = sorted(self._directory.glob(f"{name}.*.log"))
+        written = [path.stat().st_mtime for path in segments] or [done.stat().st_mtime]
+        if self._wall() - max(written) > KEEP_SECONDS:
+            for path in (*segments, done, held):
+                path.unlink(missing_ok=True)
+        os.close(lock)
 
     def _dead(self, *, again: bool) -> Generator[DeadProcess, None, None]:
         for path in sorted(self._directory.glob("*.lock")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -74,6 +74,12 @@ class Settling(Protocol):
     def counter(self, process: str) -> int:
         """How many groups with rotated tokens the store remembers of a process of this node."""
 
+    def counted(self) -> Set[str]:
+        """Processes of this node whose groups the store counts."""
+
+    def uncount(self, processes: Iterable[str]) -> None:
+        """They are gone, and so are their journals: nobody compares them any more."""
+
     def restore_counter(self, process: str, value: int) -> None:
         """After a rollback was repaired from the journals."""
 
@@ -141,6 +147,12 @@ class NodeJournals(Protocol):
     def unreplayed(self) -> AbstractContextManager[Iterator[Dead]]: ...
 
     def all_dead(self) -> AbstractContextManager[Iterator[Dead]]: ...
+
+    def drop_old(self) -> None:
+        """What no replay needs any more."""
+
+    def names(self) -> frozenset[str]:
+        """Processes that have a journal."""
 
     def replayed_names(self) -> frozenset[str]:
         """Dead processes whose journals hold nothing that the store lacks."""

@@ -17,6 +17,7 @@ from worker.renewal.ports import Claims, Dead, Journal, NodeJournals, Settling
 
 _GROUP = 200
 _MARGIN = 500  # groups: answers under way may have been counted before we looked
+_TIDY_EVERY = 3600.0  # seconds
 _log = structlog.get_logger(__name__)
 
 
@@ -53,10 +54,14 @@ class Replayer:
         self._counter = counter
         self._known: int | None = None  # the history last compared; None: none yet
         self._waiting: tuple[int, float] | None = None  # for others, of that history, since then
+        self._tidy_at = float("-inf")
         self.doubtful = True  # of the store's memory, until it has been compared with ours
 
     async def replay(self) -> int:
         """Every dead process of this node whose journal the store may lack; how many."""
+        if not self.doubtful and self._clock.monotonic() >= self._tidy_at:
+            self._tidy_at = self._clock.monotonic() + _TIDY_EVERY
+            await self._offload(self._forget_old)
         return await self._offload(self._replay_dead)
 
     async def store_is_whole(self) -> bool:
@@ -89,6 +94,16 @@ class Replayer:
                     break
                 self._settling.unvouch(process.name)
         return count
+
+    def _forget_old(self) -> None:
+        """Journals that no replay needs any more, and the counts that they were compared with.
+
+        The counts are asked for first: a process that begins meanwhile is not among them.
+        Raises: TransientError, the store is away.
+        """
+        self._journals.drop_old()
+        if gone := self._settling.counted() - self._journals.names():
+            self._settling.uncount(gone)
 
     def _compare(self) -> None:
         """Raises: TransientError, the store is away, or others have not looked at it yet."""

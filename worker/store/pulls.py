@@ -47,7 +47,7 @@ class PullRepository:
         """Take the fence. Call it before the GET; whatever was read earlier merges no more."""
         with writing(self._engine) as connection:
             fence = _next_fence(connection, tenant)
-            row = connection.execute(_taken(connection, tenant, subject, fence)).one()
+            row = connection.execute(_taken(connection, tenant, subject, fence, now)).one()
         return Begun(
             tenant=tenant,
             subject=subject,
@@ -128,13 +128,13 @@ def _next_fence(connection: Connection, tenant: str) -> int:
     return value
 
 
-def _taken(connection: Connection, tenant: str, subject: str, fence: int) -> Any:
-    taken = _insert(connection, PullRow).values(
-        tenant=tenant, subject=subject, fence=fence, missing=0
+def _taken(connection: Connection, tenant: str, subject: str, fence: int, now: datetime) -> Any:
+    """Who pulls has said so: that keeps the row while it does (`Purge.pulls`)."""
+    begun: dict[str, Any] = {"fence": fence, "reserved_at": now}
+    taken = _insert(connection, PullRow).values(tenant=tenant, subject=subject, missing=0, **begun)
+    return taken.on_conflict_do_update(index_elements=["tenant", "subject"], set_=begun).returning(
+        PullRow.missing, PullRow.pulled_at
     )
-    return taken.on_conflict_do_update(
-        index_elements=["tenant", "subject"], set_={"fence": fence}
-    ).returning(PullRow.missing, PullRow.pulled_at)
 
 
 def _insert(connection: Connection, table: Any) -> Any:

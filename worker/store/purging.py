@@ -13,19 +13,25 @@ from typing import cast
 from uuid import UUID
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Engine,
     Table,
+    and_,
     bindparam,
     delete,
+    func,
     or_,
     select,
     text,
+    tuple_,
+    update,
 )
 
+from worker.domain.grant import GrantState
 from worker.store.engine import writing
 from worker.store.seen import is_of
-from worker.store.tables import CandidateRow, GrantRow, InboxRow, SeenRefreshTokenRow
+from worker.store.tables import CandidateRow, GrantRow, InboxRow, PullRow, SeenRefreshTokenRow
 
 BATCH = 5_000  # rows a transaction
 SLICES = 24  # a round through all grants takes as many purges
@@ -34,6 +40,8 @@ _seen = cast(Table, SeenRefreshTokenRow.__table__)
 _inbox = cast(Table, InboxRow.__table__)
 _candidates = cast(Table, CandidateRow.__table__)
 _STUCK = text("inbox.state IN ('failed', 'unreadable')")  # in the words of the partial index
+_BEGINNING = ("", "")
+_pulls = cast(Table, PullRow.__table__)
 _FORGET = delete(_seen).where(
     _seen.c.grant_id == bindparam("b_id"), _seen.c.fp == bindparam("b_fp")
 )
@@ -45,6 +53,7 @@ class Purge:
     def __init__(self, engine: Engine, *, limit: int = BATCH) -> None:
         self._engine, self._limit = engine, limit
         self._reached = UUID(int=0)  # of the fingerprints: no row is looked at twice
+        self._walked = _BEGINNING  # of the pulls
 
     def candidates(self, *, before: datetime) -> int:
         """Drop those proven spent before that; what may still be tried stays. Returns how many."""
@@ -81,6 +90,67 @@ class Purge:
                 connection.execute(_FORGET, keys)
                 self._reached = keys[-1]["b_id"]
         return len(keys)
+
+    def pulls(self, *, before: datetime, now: datetime, part: int) -> int:
+        """Drop pull fences of users who have no grant here and whom nobody has read since
+        `before`; once a day, in one walk through all of them.
+
+        A fence that is gone refuses whatever pull had it, and the next one takes a higher number
+        from the tenant's counter, which stays (M1). Rows that do not tell their age, as versions
+        before this one left them, are given `now`.
+        """
+        if part % SLICES:
+            return 0
+        key = tuple_(_pulls.c.tenant, _pulls.c.subject)
+        old = (
+            select(_pulls.c.tenant, _pulls.c.subject)
+            .where(key > tuple_(*self._walked), _idle_since(before), ~_has_grants())
+            .where(_pulls.c.subject.startswith("user:"))
+            .order_by(_pulls.c.tenant, _pulls.c.subject)
+            .limit(self._limit)
+        )
+        with writing(self._engine) as connection:
+            if self._walked == _BEGINNING:
+                connection.execute(_AGELESS, {"b_now": now})
+            keys = [{"b_tenant": r.tenant, "b_subject": r.subject} for r in connection.execute(old)]
+            if keys:
+                connection.execute(_FORGET_PULL, [{**one, "b_before": before} for one in keys])
+                self._walked = (keys[-1]["b_tenant"], keys[-1]["b_subject"])
+        return len(keys)
+
+
+def _idle_since(before: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
+    """Neither begun nor ended since."""
+    begun, ended = _pulls.c.reserved_at, _pulls.c.pulled_at
+    return and_(
+        or_(begun.is_not(None), ended.is_not(None)),
+        or_(begun.is_(None), begun < before),
+        or_(ended.is_(None), ended < before),
+    )
+
+
+def _has_grants() -> ColumnElement[bool]:
+    return (
+        select(GrantRow.id)
+        .where(
+            GrantRow.tenant == _pulls.c.tenant,
+            GrantRow.user_id == func.substr(_pulls.c.subject, len("user:") + 1),
+            GrantRow.state != GrantState.ERASED.value,
+        )
+        .exists()
+    )
+
+
+_AGELESS = (
+    update(_pulls)
+    .where(_pulls.c.reserved_at.is_(None), _pulls.c.pulled_at.is_(None))
+    .values(reserved_at=bindparam("b_now"))
+)
+_FORGET_PULL = delete(_pulls).where(
+    _pulls.c.tenant == bindparam("b_tenant"),
+    _pulls.c.subject == bindparam("b_subject"),
+    _idle_since(bindparam("b_before")),
+)
 
 
 def _slice(part: int) -> ColumnElement[bool]:

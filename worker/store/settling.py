@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.attempt import (
@@ -130,6 +130,19 @@ class SettlingRepository:
         asked = select(CounterRow.value).where(CounterRow.name == self._name(process))
         with reading(self._engine) as connection:
             return connection.execute(asked).scalar_one_or_none() or 0
+
+    def counted(self) -> set[str]:
+        """Processes of this node whose groups with rotated tokens the store counts."""
+        mine = self._name("")
+        asked = select(CounterRow.name).where(CounterRow.name.startswith(mine, autoescape=True))
+        with reading(self._engine) as connection:
+            return {name.removeprefix(mine) for name in connection.execute(asked).scalars()}
+
+    def uncount(self, processes: Iterable[str]) -> None:
+        """Forget their counts: their journals, which alone could be compared with, are gone."""
+        names = [self._name(process) for process in processes]
+        with writing(self._engine) as connection:
+            connection.execute(delete(CounterRow).where(CounterRow.name.in_(names)))
 
     def restore_counter(self, process: str, value: int) -> None:
         """What was lost has been brought back from the journals; a count never falls."""

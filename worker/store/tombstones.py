@@ -98,7 +98,7 @@ class TombstoneRepository:
                 .returning(GrantRow.id, GrantRow.user_id, *_KEY)
             ).all()
             if user_gone and selection.user_id is not None:
-                _raise_pull_fence(connection, selection.tenant, selection.user_id)
+                _raise_pull_fence(connection, selection.tenant, selection.user_id, now)
             detail = {"why": why, **(told or {})}
             self._tell(connection, rows, detail=detail, actor=actor, now=now)
         return [GrantId(row.id) for row in rows]
@@ -309,7 +309,7 @@ _ENTRY = (AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.tenant, AuditRow.
 _RECEIPT_VERBS = ("withheld", "tombstoned", "revocation", "erased")
 
 
-def _raise_pull_fence(connection: Connection, tenant: str, user_id: str) -> None:
+def _raise_pull_fence(connection: Connection, tenant: str, user_id: str, now: datetime) -> None:
     subject = f"user:{user_id}"
     raised = connection.execute(
         update(PullRow)
@@ -317,9 +317,8 @@ def _raise_pull_fence(connection: Connection, tenant: str, user_id: str) -> None
         .values(fence=PullRow.fence + 1)
     )
     if not raised.rowcount:
-        connection.execute(
-            insert(PullRow).values(tenant=tenant, subject=subject, fence=1, missing=0)
-        )
+        values = {"fence": 1, "missing": 0, "reserved_at": now}
+        connection.execute(insert(PullRow).values(tenant=tenant, subject=subject, **values))
 
 
 def _buried(row: Any, candidates: Sequence[Any], now: datetime) -> Buried:
