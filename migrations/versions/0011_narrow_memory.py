@@ -3,15 +3,15 @@
 The table grows by a row with each renewal that rotates, and eight bytes of each went into the
 write-ahead log for nothing.
 
-Revision ID: 0010
-Revises: 0009
+Revision ID: 0011
+Revises: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
