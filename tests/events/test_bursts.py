@@ -54,6 +54,18 @@ def test_one_process_of_many_pulls_in_each_gap(engine: Engine) -> None:
     assert ask() == timedelta(0)
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["of a new user", "of one known for long"])
+def test_a_read_that_nobody_had_to_reserve_makes_no_event_wait(engine: Engine, known: bool) -> None:
+    """A forced read, a backfill and a reconcile take the fence only."""
+    pulls, clock, gap = PullRepository(engine), FakeClock(), timedelta(seconds=2)
+    if known:
+        pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now() - timedelta(days=1))
+    pulls.begin("acme", "user:rosa", now=clock.now())
+    assert pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now()) == timedelta(0)
+    pulls.begin("acme", "user:rosa", now=clock.now())  # the event's own read frees nobody else
+    assert pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now()) == gap
+
+
 def test_a_reservation_from_the_future_binds_nobody(engine: Engine) -> None:
     pulls, clock, gap = PullRepository(engine), FakeClock(), timedelta(seconds=2)
     pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now() + timedelta(hours=1))

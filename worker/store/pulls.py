@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, or_, select, update
+from sqlalchemy import Connection, Engine, case, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.engine import reading, writing
 from worker.store.tables import CounterRow, PullRow
+
+_LONG_PAST_ANY_GAP = timedelta(hours=1)  # gaps are seconds, and a purge reckons in days
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +131,20 @@ def _next_fence(connection: Connection, tenant: str) -> int:
 
 
 def _taken(connection: Connection, tenant: str, subject: str, fence: int, now: datetime) -> Any:
-    """Who pulls has said so: that keeps the row while it does (`Purge.pulls`)."""
-    begun: dict[str, Any] = {"fence": fence, "reserved_at": now}
-    taken = _insert(connection, PullRow).values(tenant=tenant, subject=subject, missing=0, **begun)
-    return taken.on_conflict_do_update(index_elements=["tenant", "subject"], set_=begun).returning(
-        PullRow.missing, PullRow.pulled_at
+    """Who pulls has said so: that keeps the row while it does (`Purge.pulls`).
+
+    But it reserves nothing, or a gap would begin anew with every read that nobody had to reserve:
+    an event would wait behind each forced read, and behind each user of a backfill.
+    """
+    said = now - _LONG_PAST_ANY_GAP
+    stale = or_(PullRow.reserved_at.is_(None), PullRow.reserved_at < said)
+    taken = _insert(connection, PullRow).values(
+        tenant=tenant, subject=subject, missing=0, fence=fence, reserved_at=said
     )
+    return taken.on_conflict_do_update(
+        index_elements=["tenant", "subject"],
+        set_={"fence": fence, "reserved_at": case((stale, said), else_=PullRow.reserved_at)},
+    ).returning(PullRow.missing, PullRow.pulled_at)
 
 
 def _insert(connection: Connection, table: Any) -> Any:

@@ -235,7 +235,7 @@ class PullRow(Base):
     subject: Mapped[str] = mapped_column(primary_key=True)  # "user:<id>" or "connection:<name>"
     fence: Mapped[int]
     pulled_at: Mapped[datetime | None]
-    reserved_at: Mapped[datetime | None]  # when a process last said that it would pull
+    reserved_at: Mapped[datetime | None]  # a pull announced; long ago if none was, but one began
     missing: Mapped[int]  # 404s in a row (I22: deletion acts on the second)
 
 
