@@ -225,6 +225,20 @@ def test_a_takeover_spends_the_successor_that_came_meanwhile_and_not_its_parent_
     assert next_one.parent_fp == world.vault.fingerprint(Secret("successor"))
 
 
+def test_a_takeover_lets_a_whole_chain_of_successors_rise(world):
+    """I24: a store that went back remembers a claim, and the journals brought what came of it and
+    of the claims after it. Whichever is current then, its own successor is here already."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (first,) = world.claim()
+    late = {"fence": first.fence + 7}
+    second = world.brought(first, rt="second", read=False)
+    third = world.brought(first, rt="third", parent_fp=second.rt_fp, generation=8, **late)
+    assert world.settle(second) == [Fate.CANDIDATE]
+    assert world.settle(third) == [Fate.CANDIDATE]
+    assert world.take_over() == []
+    assert row_of(world.engine, grant).rt_fp == third.rt_fp
+
+
 def test_no_token_is_sent_again_once_its_successor_has_come(world):
     plant(world.engine, world.vault, now=NOW)
     (slow,) = world.claim()

@@ -199,6 +199,13 @@ def rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[Grant
     return list(chosen)
 
 
+def rise_all(db: Connection, grants: Sequence[GrantId], now: datetime) -> None:
+    """The same, to the last of a chain: a replay after a restore may have brought several."""
+    for _ in range(_LONGEST_CHAIN):
+        if not (grants := rise(db, grants, now)):
+            return
+
+
 def _swap(
     db: Connection, row: Any, candidate: Any, why: str, now: datetime, *, spent_at: datetime | None
 ) -> None:

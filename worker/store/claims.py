@@ -198,7 +198,7 @@ class ClaimsRepository:
         )
         found = {GrantId(row.id) for row in connection.execute(followed)}
         if found:
-            candidates.rise(connection, list(found), now)
+            candidates.rise_all(connection, list(found), now)
         return found
 
     def _now(self, connection: Connection) -> datetime:
