@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.journal import Journal
+from worker.providers.connection import Connection
 from worker.providers.token_endpoint import HttpTokenEndpoint
-from worker.providers.transport import Connection
 from worker.store.claims import ClaimsRepository
 from worker.store.settling import SettlingRepository
 

@@ -173,8 +173,8 @@ async def test_a_name_is_asked_once_and_the_checked_address_is_the_one_connected
     """Rebinding: the second answer would be a private one; nobody asks for it."""
     connected = []
 
-    async def create_connection(self, factory, host, port, **more):
-        connected.append((host, port, more["server_hostname"]))
+    async def create_connection(self, factory, host, port):
+        connected.append((host, port, factory()._session.server_hostname))
         raise OSError("no network in tests")
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import gzip
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -17,20 +19,26 @@ import zlib
 import httpx
 import pytest
 
+from tests.providers import wire
 from tests.providers.wire import BODY, Authority, Peer, Server, http, serving
 from worker.domain.exchange import Answered, NotSent, Outcome, Uncertain
 from worker.providers import HttpTokenEndpoint
 from worker.providers.answer import BODY_LIMIT
-from worker.providers.transport import (
-    MaybeSentError,
-    SurelyNotSentError,
-    TokenTransport,
-)
+from worker.providers.connection import MaybeSentError, SurelyNotSentError
+from worker.providers.transport import TokenTransport
 
 
-@pytest.fixture
-async def endpoint():
-    endpoint = HttpTokenEndpoint(allow_loopback=True)
+@pytest.fixture(params=["plain", "tls"])
+async def endpoint(request, tmp_path, monkeypatch):
+    """Whatever may go wrong goes wrong over TLS as well, and is told in the same words."""
+    transport = TokenTransport(allow_loopback=True)
+    if request.param == "tls":
+        authority = Authority.create()
+        context = authority.serve_as(tmp_path, "localhost")
+        secured = functools.partial(wire.serving, context=context, name="localhost")
+        monkeypatch.setattr(sys.modules[__name__], "serving", secured)
+        transport = TokenTransport(allow_loopback=True, ssl_context=authority.trust())
+    endpoint = HttpTokenEndpoint(allow_loopback=True, transport=transport)
     yield endpoint
     await endpoint.close()
 
@@ -67,7 +75,7 @@ async def test_an_answer_comes_back_whole(endpoint):
     assert outcome.headers["retry-after"] == "5"
     head, _, body = seen[0].partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[0] == b"POST /token HTTP/1.1"
-    assert f"host: 127.0.0.1:{server.port}".encode() in head
+    assert f"host: {server.name}:{server.port}".encode() in head
     assert body == b"grant_type=refresh_token&refresh_token=r1"
 
 
@@ -96,6 +104,7 @@ async def test_a_closed_gate_lets_no_byte_out(endpoint):
 
     async with serving(script) as server:
         assert await ask(endpoint, server, gate=lambda: False) == NotSent(reason="gate")
+        await asyncio.sleep(0.05)
         assert server.connections == 1, "the gate is asked after the connection stands"
         await endpoint.close()
         await asyncio.sleep(0.05)
@@ -447,6 +456,66 @@ async def test_a_certificate_that_does_not_hold_is_not_sent_to(tmp_path, fault):
     assert outcome == NotSent(reason="tls")
     assert not asked, "the gate is asked after TLS"
     assert b"refresh_token" not in b"".join(arrived)
+
+
+HANDSHAKES = {
+    "closed": lambda peer: None,
+    "reset": Peer.reset,
+    "silent": lambda peer: asyncio.sleep(5),
+}
+
+
+@pytest.mark.parametrize("fault", HANDSHAKES.values(), ids=HANDSHAKES)
+async def test_a_handshake_that_comes_to_nothing_is_not_sent(fault):
+    left = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.reader.read(1)
+        if waits := fault(peer):
+            waits.close()
+            while await peer.reader.read(1000):
+                pass
+        left.set()
+
+    async def here(name: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    transport = TokenTransport(allow_loopback=True, resolve=here, connect_timeout=0.2)
+    endpoint = HttpTokenEndpoint(allow_loopback=True, transport=transport)
+    async with serving(script) as server:
+        server.scheme, server.name = "https", "localhost"
+        assert await ask(endpoint, server) == NotSent(reason="connect")
+        await asyncio.wait_for(left.wait(), 2)
+
+
+async def test_a_record_that_was_tampered_with_ends_the_exchange(tmp_path):
+    """Between us and the server somebody changes one byte of the answer."""
+    authority = Authority.create()
+    context = authority.serve_as(tmp_path, "id.test.example")
+    changes = False
+
+    async def between(peer: Peer) -> None:
+        nonlocal changes
+        reader, writer = await asyncio.open_connection("127.0.0.1", behind.port)
+
+        async def back() -> None:
+            while data := await reader.read(65536):
+                await peer.say(data[:-1] + bytes([data[-1] ^ changes]))
+
+        answers = asyncio.create_task(back())
+        while data := await peer.reader.read(65536):
+            writer.write(data)
+        answers.cancel()
+        writer.close()
+
+    script = answering(http(), http(), http())
+    async with serving(script, context) as behind, serving(between) as server:
+        server.scheme, server.name = "https", "id.test.example"
+        endpoint = tls(authority)
+        assert isinstance(await ask(endpoint, server), Answered)
+        changes = True
+        assert await ask(endpoint, server) == Uncertain(reason="protocol")
+        await endpoint.close()
 
 
 async def test_the_transport_serves_any_httpx_client():

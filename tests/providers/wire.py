@@ -64,10 +64,12 @@ class Peer:
 class Server:
     port: int = 0
     scheme: str = "http"
+    name: str = "127.0.0.1"
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
 
-    def wire(self, name: str = "127.0.0.1", path: str = "/token") -> WireRequest:
+    def wire(self, name: str = "", path: str = "/token") -> WireRequest:
+        name = name or self.name
         return WireRequest(
             method="POST",
             url=f"{self.scheme}://{name}:{self.port}{path}",
@@ -78,9 +80,11 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(script: Script, context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def serving(
+    script: Script, context: ssl.SSLContext | None = None, name: str = "127.0.0.1"
+) -> AsyncIterator[Server]:
     """`script` is run for each connection; it reads and speaks as it likes."""
-    server = Server(scheme="https" if context else "http")
+    server = Server(scheme="https" if context else "http", name=name)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1

@@ -26,6 +26,10 @@ def everything_at(value: object, path: str) -> list[object]:
 def first_at(value: object, paths: Iterable[str]) -> object:
     """The first value that is neither absent, null nor empty; None if there is none."""
     for path in paths:
+        if type(value) is dict and path.isidentifier():  # as `everything_at`, without its list
+            if (found := value.get(path)) not in (None, ""):
+                return found
+            continue
         for found in everything_at(value, path):
             if found not in (None, ""):
                 return found

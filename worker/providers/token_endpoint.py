@@ -12,7 +12,8 @@ from worker.domain.exchange import Answered, Gate, NotSent, Outcome, Uncertain, 
 from worker.providers import addresses
 from worker.providers.addresses import Target
 from worker.providers.answer import Answer
-from worker.providers.transport import MaybeSentError, SurelyNotSentError, TokenTransport
+from worker.providers.connection import MaybeSentError, SurelyNotSentError
+from worker.providers.transport import TokenTransport
 
 # A refresh token whose closing quote has arrived, under whatever name the provider gives it.
 _WHOLE_REFRESH_TOKEN = re.compile(rb'"\w*refresh_?token"\s*:\s*"(?:[^"\\]|\\.)+"', re.IGNORECASE)

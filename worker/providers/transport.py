@@ -10,156 +10,28 @@ followed, no cookie kept, no proxy taken from the environment.
 from __future__ import annotations
 
 import asyncio
-import select
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 
 import certifi
-import httptools
 import httpx
 
 from worker.domain.errors import ConfigurationError
 from worker.providers import addresses
 from worker.providers.addresses import Resolve, SystemResolver, Target
 from worker.providers.answer import Answer
+from worker.providers.connection import Connection, SecureConnection, SurelyNotSentError
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 120.0  # from the write to the last byte, where the caller says nothing
 # A server closes idle connections after some seconds without telling; a POST that meets the close
 # halfway is an ambiguity bought for a handshake saved.
 KEEPALIVE = 3.0
-IDLE_LIMIT = 256  # kept connections per host
+# Kept connections per host: more than are ever under way, for answers come in waves, and each that
+# is closed in a trough is a handshake at the crest.
+IDLE_LIMIT = 1024
 INCOMING = 64 * 1024  # read from a socket at once
-
-
-class SurelyNotSentError(httpx.ConnectError):
-    """No byte of the request has left. Carries a reason and no request: that holds secrets."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class MaybeSentError(httpx.ReadError):
-    """Bytes have left and no whole answer came; `fragment` is what did come of one."""
-
-    def __init__(self, reason: str, fragment: Answer | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.fragment = fragment
-
-
-class Connection(asyncio.BufferedProtocol):
-    """One TCP or TLS connection; at most one exchange is under way on it.
-
-    What arrives goes into `incoming`, which all connections of a loop share, and is copied from
-    there at once: a plain protocol gets 256 KiB anew for each kilobyte that comes.
-    """
-
-    def __init__(self, incoming: bytearray) -> None:
-        self._incoming = incoming
-        self.closed = False
-        self.idle_until = 0.0  # by the loop's clock, while it is kept; 0 while it is in use
-        self._timer: asyncio.TimerHandle | None = None
-        self._readable = select.poll()
-        self._transport: asyncio.Transport | None = None
-        self._answer: Answer | None = None
-        self._done: asyncio.Future[Answer] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._incoming
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._answer is None:
-            self.abort()  # nobody asked
-            return
-        try:
-            self._answer.feed(bytes(memoryview(self._incoming)[:nbytes]))
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._answer.complete:
-                self._fail("protocol")
-            self.abort()
-        if self._answer and (self._answer.complete or self._answer.cut):
-            self._finish()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        self._forget_timer()
-        if self._answer is None:
-            return
-        if exc is None:
-            self._answer.closed()
-        if self._answer.complete:
-            self._finish()
-        else:
-            self._fail("cut" if self._answer.status else "reset")
-
-    def is_fresh(self) -> bool:
-        """Nothing has come in, no end of file either, even if the loop has not read it yet."""
-        if self.closed or self._transport is None or self._transport.is_closing():
-            return False
-        return not self._readable.poll(0)
-
-    def keep_for(self, seconds: float) -> None:
-        """Close it by then, if it is not used before. One timer serves for many exchanges."""
-        loop = asyncio.get_running_loop()
-        self.idle_until = loop.time() + seconds
-        if self._timer is None:
-            self._timer = loop.call_at(self.idle_until, self._look_at_the_time)
-
-    def _look_at_the_time(self) -> None:
-        self._timer = None
-        if self.closed or not self.idle_until:
-            return
-        loop = asyncio.get_running_loop()
-        if self.idle_until <= loop.time():
-            self.abort()
-        else:
-            self._timer = loop.call_at(self.idle_until, self._look_at_the_time)
-
-    def send(self, request: bytes) -> asyncio.Future[Answer]:
-        """Write at once; the future ends in an answer or in MaybeSentError."""
-        assert self._transport is not None
-        self._answer = Answer()
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return self._done
-
-    def abort(self, reason: str = "reset") -> None:
-        """Nothing still buffered may leave after this."""
-        self.closed = True
-        self._forget_timer()
-        self._fail(reason)
-        if self._transport:
-            self._transport.abort()
-
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _finish(self) -> None:
-        answer, self._answer = self._answer, None
-        if answer is None:
-            return
-        if answer.cut or not answer.keep_alive:
-            self.closed = True
-            if self._transport:
-                self._transport.abort()
-        if self._done and not self._done.done():
-            self._done.set_result(answer)
-
-    def _fail(self, reason: str) -> None:
-        answer, self._answer = self._answer, None
-        if self._done and not self._done.done():
-            fragment = answer if answer and answer.status else None
-            self._done.set_exception(MaybeSentError(reason, fragment))
 
 
 class TokenTransport(httpx.AsyncBaseTransport):
@@ -272,23 +144,21 @@ class TokenTransport(httpx.AsyncBaseTransport):
         """To exactly the checked addresses; TLS verifies the name."""
         loop = asyncio.get_running_loop()
         secure = target.scheme == "https"
-        context = (self._ssl or _shared_context()) if secure else None
         reason = "connect"
         for address in found:
+            connection = self._secure(target.name) if secure else Connection(self._incoming)
             try:
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self._incoming),
-                    address,
-                    target.port,
-                    ssl=context,
-                    server_hostname=target.name if secure else None,
-                )
+                await loop.create_connection(lambda made=connection: made, address, target.port)
+                await connection.ready()
                 return connection
             except ssl.SSLError:
                 reason = "tls"
             except OSError:
                 reason = "connect"
         raise SurelyNotSentError(reason)
+
+    def _secure(self, name: str) -> SecureConnection:
+        return SecureConnection(self._incoming, self._ssl or _shared_context(), name)
 
     def _take(self, target: Target) -> Connection | None:
         kept = self._idle.get((target.scheme, target.name, target.port))
