@@ -12,8 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-import worker.renewal.engine
-import worker.renewal.exchange
+import worker.renewal.counting
 from tests.planted import opened, row_of
 from tests.renewal.test_uncertain import live
 from tests.simulation.misfortunes import _with
@@ -82,8 +81,8 @@ STEPS = {
     "the lane": (lambda e: e, "_lane", False),
     "pacing": (lambda _: Pace, "slot", False),
     "pauses": (lambda _: Pace, "shut_until", False),
-    "counting exchanges": (lambda _: worker.renewal.exchange, "counts_of", False),
-    "counting in flight": (lambda _: worker.renewal.engine, "counts_of", False),
+    "counting exchanges": (lambda e: e._counting, "of", False),
+    "telling counts": (lambda _: worker.renewal.counting, "observe_all", False),
     "connecting": (lambda e: e._exchanger._endpoint, "exchange", False),
     "reading": (lambda e: e._resolver._catalogue.entries["test-idp"], "read", False),
     "salvaging": (lambda e: e._exchanger._salvager, "brought", False),

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 # Allocations between collections. Python's 700 lets a busy worker walk its caches hundreds of
 # times a second, for a fifth of its CPU; what a renewal makes is freed by counting references.
-_COLLECT_EVERY = 20_000
+_COLLECT_EVERY = 100_000
 
 
 def spare_collector() -> None:

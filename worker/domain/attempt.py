@@ -41,7 +41,8 @@ class Unfinished:
     seen_at: datetime  # now, by the store's clock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, as `Claim` is not, and nobody changes one either.
+@dataclass(slots=True, kw_only=True)
 class Brought:
     """Tokens came: sealed, and durable in the journal if a refresh token is among them."""
 

@@ -114,7 +114,9 @@ class EarlierAttempt:
     unproven_until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, but nobody changes one: a frozen one costs twice as much to make, and each renewal
+# makes one.
+@dataclass(slots=True, kw_only=True)
 class Claim:
     """One attempt's right to spend one refresh token, until `lease_until` by the store's clock."""
 

@@ -13,10 +13,11 @@ from worker.renewal.breaking import broke
 from worker.renewal.ports import Journal, Settling
 
 GROUP = 200
-# Seconds a first ending waits for company. What cannot be had again is in the journal before it
-# comes here, so the wait loses nothing; and one transaction for twenty costs little more than one
-# for two.
-GATHER = 0.02
+# Seconds an ending waits for company. What cannot be had again is in the journal before it comes
+# here, so the wait loses nothing; and one transaction for a hundred costs little more than one for
+# ten. Where few come, as for somebody who waits for his token, it is short.
+GATHER, GATHER_MANY = 0.02, 0.1
+MANY = 10  # in the group before
 _LONGEST_RETRY = 2.0
 _AGAIN = 60.0  # seconds between tries to write what could not be written
 _NOTHING = Settled(fates={}, counter=None)
@@ -61,10 +62,13 @@ class Committer:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        await self._clock.sleep(GATHER)
+        came = 0
         while self._pending:
-            group, self._pending = self._pending[:GROUP], self._pending[GROUP:]
-            await self._write(group)
+            await self._clock.sleep(GATHER_MANY if came >= MANY else GATHER)
+            came = len(self._pending)
+            while self._pending:
+                group, self._pending = self._pending[:GROUP], self._pending[GROUP:]
+                await self._write(group)
 
     async def _write(self, group: Sequence[Ending]) -> None:
         try:

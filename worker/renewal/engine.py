@@ -28,7 +28,7 @@ from worker.domain.verdict import CONFIRM_AFTER
 from worker.renewal.breaking import broke
 from worker.renewal.committer import Committer
 from worker.renewal.connection_acts import ConnectionActs
-from worker.renewal.counting import counts_of
+from worker.renewal.counting import Counting
 from worker.renewal.endings import Endings
 from worker.renewal.exchange import Exchanger
 from worker.renewal.finding import Claimed, Finder
@@ -85,6 +85,7 @@ class Engine:
         self._claims = claims
         self._live: dict[tuple[GrantId, int], Claim] = {}
         self._tally: Counter[tuple[str, str]] = Counter()
+        self._counting = Counting()
         self._lanes: dict[str, Lane] = {}  # by host
         self._room_again = asyncio.Event()
         self._hosts_of: dict[str, set[str]] = {}  # by provider
@@ -147,6 +148,7 @@ class Engine:
             approve_host=acts.approve_host,
             share_pause=self._share_pause,
             journaled=self._committer.journaled,
+            counting=self._counting,
         )
 
     async def drain(self, provider: str, *, budget_seconds: float) -> dict[str, int]:
@@ -258,6 +260,7 @@ class Engine:
             await self._start(one)
             if number % _STARTED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        self._counting.tell()
         return len(prepared)
 
     def _alive(self, claimed: list[Claimed]) -> list[Claimed]:
@@ -372,12 +375,12 @@ class Engine:
         if pause is not None:
             self._committer.put(self._endings.put_off(prepared.claim, "host_paused", pause - now))
             return
-        in_flight = counts_of(prepared.claim.provider).in_flight
-        in_flight.inc()
+        counts = self._counting.of(prepared.claim.provider)
+        counts.in_flight += 1
         try:
             self._committer.put(*await self._exchanger.carry_out(prepared, lane))
         finally:
-            in_flight.dec()
+            counts.in_flight -= 1
 
     def _settled(self, group: Sequence[Ending], settled: Settled) -> None:
         now = self._clock.now()
@@ -391,6 +394,7 @@ class Engine:
                 self._after(claim, ending, settled.fates.get(key, Fate.LATE), now)
             except Exception as error:  # it is in the store, and the others have to be told too
                 broke("after_commit_broke", error, ending.grant)
+        self._counting.tell()
 
     def _after(self, claim: Claim, ending: Ending, fate: Fate, now: datetime) -> None:
         self._count(claim, ending, fate, now)
@@ -408,12 +412,12 @@ class Engine:
         verdict = "renewed" if renewed else getattr(ending, "code", fate.value)
         word = "renewed" if renewed else "postponed" if fate is Fate.APPLIED else fate.value
         self._tally[claim.provider, word] += 1
-        counts = counts_of(claim.provider)
-        counts.verdict(word if word != "postponed" else verdict).inc()
+        counts = self._counting.of(claim.provider)
+        counts.verdicts[word if word != "postponed" else verdict] += 1
         if renewed and claim.due_at is not None:
-            counts.lateness.observe(max(0.0, (now - claim.due_at).total_seconds()))
+            counts.lateness.append(max(0.0, (now - claim.due_at).total_seconds()))
         if renewed and claim.expires_at is not None:
-            counts.time_to_expiry.observe((claim.expires_at - now).total_seconds())
+            counts.time_to_expiry.append((claim.expires_at - now).total_seconds())
 
     async def _extend(self, prepared: Prepared) -> bool:
         began = self._clock.monotonic()

@@ -28,7 +28,7 @@ from worker.domain.rotation import held_until, resend_after
 from worker.domain.schedule import in_vain
 from worker.domain.verdict import needs_reread
 from worker.renewal.breaking import broke
-from worker.renewal.counting import counts_of
+from worker.renewal.counting import Counting
 from worker.renewal.endings import Endings
 from worker.renewal.lanes import Lane
 from worker.renewal.ports import Journal
@@ -63,6 +63,7 @@ class Exchanger:
         approve_host: ApproveHost,
         share_pause: SharePause,
         journaled: Callable[[Brought, int], None],
+        counting: Counting,
     ) -> None:
         self._endpoint = endpoint
         self._salvager = salvager
@@ -74,6 +75,7 @@ class Exchanger:
         self._approve_host = approve_host
         self._share_pause = share_pause
         self._journaled = journaled
+        self._counting = counting
         self.stopping = False
         self.journal_away = False
         self.known_at = float("-inf")  # monotonic; as of when the next is known
@@ -336,8 +338,7 @@ class Exchanger:
 
     def _observe(self, prepared: Prepared, outcome: Outcome, started: float) -> None:
         try:
-            counts = counts_of(prepared.claim.provider)
-            counts.exchanges[type(outcome)].inc()
-            counts.seconds.observe(self._clock.monotonic() - started)
+            seconds = self._clock.monotonic() - started
+            self._counting.of(prepared.claim.provider).exchanged(outcome, seconds)
         except Exception as error:  # the answer is in hand, and matters more
             broke("counting_broke", error)

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -144,8 +144,11 @@ def entry_hash(previous: bytes, row: dict[str, Any]) -> bytes:
         grant.hex if grant else None,
         row["detail"],
     ]
-    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return sha256(previous + text.encode()).digest()
+    return sha256(previous + _canonical(entry).encode()).digest()
+
+
+# `json.dumps` makes an encoder for each call.
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def _end_of(connection: Connection, chain: str) -> Head:
@@ -216,8 +219,24 @@ def _row(chain: str, seq: int, record: AuditRecord) -> dict[str, Any]:
         "verb": record.verb,
         "tenant": record.tenant,
         "grant_id": record.grant,
-        "detail": json.loads(json.dumps(dict(record.detail or {}))),  # as it will be read back
+        "detail": _as_read_back(record.detail or {}),
     }
+
+
+def _as_read_back(detail: Mapping[str, object]) -> dict[str, Any]:
+    """What is plain already comes back from JSON as it is."""
+    if all(map(_is_plain, detail.values())):
+        return dict(detail)
+    read: dict[str, Any] = json.loads(json.dumps(dict(detail)))
+    return read
+
+
+_PLAIN = {str, int, bool, type(None)}
+
+
+def _is_plain(value: object) -> bool:
+    kind = type(value)
+    return kind in _PLAIN or (isinstance(value, list) and all(map(_is_plain, value)))
 
 
 def _check(row: Row[Any], seq: int, previous: bytes, mark: bytes | None) -> list[AuditProblem]:
