@@ -203,7 +203,7 @@ class SecureConnection(Connection):
         """Whatever has arrived in whole records, a record at a time."""
         try:
             while not self.closed:
-                opened = self._session.read(len(self._incoming), self._incoming)
+                opened: int = self._session.read(len(self._incoming), self._incoming)  # type: ignore[assignment]  # a count, into a buffer
                 if not opened:  # the other side said that it has no more to say
                     self._leave()
                     break

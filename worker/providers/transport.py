@@ -143,12 +143,12 @@ class TokenTransport(httpx.AsyncBaseTransport):
     async def _connect_to_one(self, target: Target, found: addresses.Addresses) -> Connection:
         """To exactly the checked addresses; TLS verifies the name."""
         loop = asyncio.get_running_loop()
-        secure = target.scheme == "https"
         reason = "connect"
         for address in found:
-            connection = self._secure(target.name) if secure else Connection(self._incoming)
             try:
-                await loop.create_connection(lambda made=connection: made, address, target.port)
+                _, connection = await loop.create_connection(
+                    lambda: self._made(target), address, target.port
+                )
                 await connection.ready()
                 return connection
             except ssl.SSLError:
@@ -157,8 +157,10 @@ class TokenTransport(httpx.AsyncBaseTransport):
                 reason = "connect"
         raise SurelyNotSentError(reason)
 
-    def _secure(self, name: str) -> SecureConnection:
-        return SecureConnection(self._incoming, self._ssl or _shared_context(), name)
+    def _made(self, target: Target) -> Connection:
+        if target.scheme != "https":
+            return Connection(self._incoming)
+        return SecureConnection(self._incoming, self._ssl or _shared_context(), target.name)
 
     def _take(self, target: Target) -> Connection | None:
         kept = self._idle.get((target.scheme, target.name, target.port))
