@@ -14,6 +14,13 @@ def pace(concurrency=100, per_second=1000.0):
     return Pace(Limits(concurrency=concurrency, per_second=per_second))
 
 
+def test_places_left_unused_for_a_moment_are_taken_at_once_and_older_ones_are_lost():
+    it = pace(per_second=100.0)
+    assert it.slot(0.0) == 0.0
+    later = [it.slot(10.0) for _ in range(4)]
+    assert later == pytest.approx([0.0, 0.0, 0.0, 0.01])
+
+
 def test_it_doubles_each_round_until_the_first_trouble_and_then_grows_by_one():
     it = pace()
     for _ in range(10):
@@ -61,7 +68,8 @@ def test_too_many_requests_halve_the_rate_and_answers_bring_it_back():
     for _ in range(100):
         it.answered()
     it.slot(100.0)
-    assert it.slot(100.0) == pytest.approx(0.1)
+    second, third = it.slot(100.0), it.slot(100.0)
+    assert third - second == pytest.approx(0.1)
 
 
 @given(

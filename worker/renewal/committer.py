@@ -17,7 +17,7 @@ GROUP = 200
 # here, so the wait loses nothing; and one transaction for a hundred costs little more than one for
 # ten. Where few come, as for somebody who waits for his token, it is short.
 GATHER, GATHER_MANY = 0.02, 0.1
-MANY = 10  # in the group before
+MANY = 10  # were gathered the time before
 _LONGEST_RETRY = 2.0
 _AGAIN = 60.0  # seconds between tries to write what could not be written
 _NOTHING = Settled(fates={}, counter=None)
@@ -41,6 +41,7 @@ class Committer:
         self._offload = offload
         self._settled = settled
         self._pending: list[Ending] = []
+        self._came = 0  # how many were gathered the last time
         self._task: asyncio.Task[None] | None = None
         self._later: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[GrantId, int], int] = {}  # places in our journal
@@ -62,13 +63,12 @@ class Committer:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        came = 0
         while self._pending:
-            await self._clock.sleep(GATHER_MANY if came >= MANY else GATHER)
-            came = len(self._pending)
-            while self._pending:
-                group, self._pending = self._pending[:GROUP], self._pending[GROUP:]
-                await self._write(group)
+            await self._clock.sleep(GATHER_MANY if self._came >= MANY else GATHER)
+            gathered, self._pending = self._pending, []
+            self._came = len(gathered)
+            for start in range(0, len(gathered), GROUP):
+                await self._write(gathered[start : start + GROUP])
 
     async def _write(self, group: Sequence[Ending]) -> None:
         try:

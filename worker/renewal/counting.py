@@ -41,19 +41,26 @@ class Counts:
         self.seconds.append(seconds)
 
     def tell(self) -> None:
-        """Bring the metrics up to date."""
+        """Bring the metrics up to date. What cannot be told is not told again."""
+        try:
+            self._tell()
+        finally:
+            for counted in (self.fates, self.verdicts):
+                counted.clear()
+            for values in (self.seconds, self.lateness, self.time_to_expiry):
+                values.clear()
+
+    def _tell(self) -> None:
         IN_FLIGHT.labels(self.provider).set(self.in_flight)
         for counted, metric in ((self.fates, EXCHANGES), (self.verdicts, RENEWALS)):
             for word, count in counted.items():
                 metric.labels(self.provider, word).inc(count)
-            counted.clear()
         for values, histogram in (
             (self.seconds, EXCHANGE_SECONDS),
             (self.lateness, LATENESS),
             (self.time_to_expiry, TIME_TO_EXPIRY),
         ):
             observe_all(histogram.labels(self.provider), values)
-            values.clear()
 
 
 class Counting:
