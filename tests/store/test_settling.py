@@ -413,7 +413,8 @@ def test_a_mass_of_refusals_holds_all_verdicts_until_one_of_them_renews(world):
     plant_connection(world.engine)
     for n in range(25):
         plant(world.engine, world.vault, now=NOW, rt=f"rt{n}")
-    world.settle(*[world.refused(c) for c in world.claim()])
+    lately = datetime.now(UTC)  # NOW is of when the suite began, which the brake has forgotten
+    world.settle(*[world.refused(c, at=lately) for c in world.claim()])
     with reading(world.engine) as db:
         until = db.execute(select(ConnectionRow.brake_until)).scalar_one()
         kinds = db.execute(select(OutboxRow.kind)).scalars().all()
