@@ -224,6 +224,8 @@ class CandidateRow(Base):
     why: Mapped[str]  # "login", "lost_fence", "superseded_family", "fewer_scopes"
     created_at: Mapped[datetime]
     spent_at: Mapped[datetime | None]  # tried and refused, or known superseded
+    # another grant that held this very token when it came, and alone may spend it (C18)
+    held_by: Mapped[UUID | None]
 
 
 class PullRow(Base):
