@@ -94,7 +94,9 @@ class GrantTable:
             due_at=now + life * 3 / 4,
         )
 
-    def add_candidate(self, grant: GrantId, refresh_token: str, *, why: str = "lost_fence") -> None:
+    def add_candidate(
+        self, grant: GrantId, refresh_token: str, *, why: str = "lost_fence", **columns: Any
+    ) -> None:
         row = self.row(grant)
         generation = row.generation + 1000
         sealed = self._sealed(row.tenant, grant, generation, "rt", refresh_token, row.refresh_key)
@@ -109,6 +111,7 @@ class GrantTable:
                     issued_at=self._clock.now(),
                     why=why,
                     created_at=self._clock.now(),
+                    **columns,
                 )
             )
 

@@ -179,6 +179,19 @@ async def test_a_shared_refresh_token_is_not_revoked_under_its_holder(
     assert (grants.row(alias).state, grants.row(holder).state) == ("erased", "active")
 
 
+async def test_nor_is_one_that_was_only_kept_beside_its_own(
+    grants, revoker, endpoint, tombstones, clock
+):
+    """C18: it came for this grant, and another held it; to revoke it may end that one's consent."""
+    holder = grants.add(refresh_token="rt-9", identity_user_id="105", user_id="google-oauth2|105")
+    grant = grants.add()
+    grants.add_candidate(grant, "rt-9", held_by=holder)
+    selection = Selection(tenant="acme", grant=grant)
+    tombstones.bury(selection, why="asked", actor="cli:ops", now=clock.now())
+    assert await revoker.drain() == {"shared": 1, "revoked": 1}
+    assert endpoint.revoked == ["rt-0"]
+
+
 async def test_a_ciphertext_that_does_not_open_holds_up_nothing(grants, erasure, revoker):
     grant = grants.add()
     grants.set(grant, refresh_token=b"\x01garbage")

@@ -97,9 +97,9 @@ class Tenant:
         with reading(self.engine) as database:
             return database.execute(asked).one()
 
-    def change(self, **values: Any) -> None:
+    def change(self, *of: Any, **values: Any) -> None:
         with writing(self.engine) as database:
-            database.execute(update(GrantRow).values(**values))
+            database.execute(update(GrantRow).where(*of).values(**values))
 
     def notices(self) -> list[str]:
         with reading(self.engine) as database:
@@ -251,6 +251,20 @@ def test_and_takes_over_by_the_next_pull_if_the_exchange_never_ends(tenant):
     assert kinds(tenant.pull(copy("rt-1", "at-1", login="2:second"))) == [Kind.PROMOTE]
     assert tenant.tokens == ("rt-1", "at-1")
     assert [candidate.why for candidate in tenant.candidates()] == ["superseded_family"]
+
+
+def test_but_not_if_another_grant_held_its_refresh_token_and_has_spent_it_since(tenant):
+    """C18: no index tells by then that it was ever that one's."""
+    tenant.pull(copy("rt-1", "at-1", identity="2", connection="google-2"))
+    tenant.pull(copy())
+    holder = tenant.grant("2", "google-2").id
+    in_flight(tenant, T0 + HOUR)
+    tenant.pull(copy("rt-1", "at-1", login="2:second"))
+    tenant.change(GrantRow.id == holder, rt_fp=b"spent-and-followed-by-another")
+    tenant.now = T0 + 2 * HOUR
+    assert kinds(tenant.pull(copy("rt-1", "at-1", login="2:second"))) == [Kind.PROMOTE]
+    row = tenant.grant()
+    assert (row.alias_of, row.rt_fp, row.due_at) == (holder, None, None)
 
 
 def test_a_login_takes_the_fence_from_an_attempt_whose_lease_has_ended(tenant):

@@ -98,6 +98,7 @@ class SealedPair:
     access_token: bytes | None = field(repr=False)
     refresh_token: bytes | None = field(repr=False)
     access_expires_at: datetime | None
+    shared: bool = False  # another grant held this very refresh token when it came
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,7 @@ class Revoker:
         return receipts
 
     async def _revoked(self, buried: Buried, pair: SealedPair) -> Receipt:
-        if buried.shared:
+        if buried.shared or pair.shared:
             return Receipt(pair=pair, outcome="shared", detail={})
         try:
             return await self._asked(buried, pair)

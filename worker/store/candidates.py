@@ -3,6 +3,9 @@
 A candidate takes over in three cases: it is the successor of the current token, which is then
 spent; a login brought it while an exchange was under way (M7); or the provider refused the
 current one, and the newest that is left has its turn. A renewal proves what came before it spent.
+
+One that another grant holds, or held when it came, is that one's to spend, and may be spent by now:
+in its place the grant becomes an alias (C18).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeGuard
+from uuid import UUID
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,6 +22,7 @@ from worker.domain.attempt import OTHER_ACCOUNT, Brought, Ending, Fate
 from worker.domain.grant import ExpiryKind, GrantId, GrantState
 from worker.store import arrays
 from worker.store.claim_rows import FREE
+from worker.store.sharing import following, holder_of
 from worker.store.tables import CandidateRow, GrantRow
 
 _SPENDABLE = (GrantState.ACTIVE.value, GrantState.SUSPECT.value, GrantState.NEEDS_REAUTH.value)
@@ -25,7 +30,9 @@ _TRIED_ON_REFUSAL = ("lost_fence", "unread", "superseded_family", "login")
 _LONGEST_CHAIN = 50  # successors of successors, as a replay after a restore may bring them
 
 
-def keep(db: Connection, one: Brought, why: str, now: datetime) -> None:
+def keep(
+    db: Connection, one: Brought, why: str, now: datetime, *, held_by: UUID | None = None
+) -> None:
     """Store the refresh token that `one` brought, beside the current one."""
     _insert(
         db,
@@ -45,6 +52,7 @@ def keep(db: Connection, one: Brought, why: str, now: datetime) -> None:
             "why": why,
             "created_at": now,
             "spent_at": None,
+            "held_by": held_by,
         },
     )
 
@@ -87,7 +95,8 @@ def refused_before(db: Connection, row: Any) -> Any:
 
 def return_to(db: Connection, row: Any, refused: Any, due_at: datetime, now: datetime) -> None:
     """The others were refused as well: the last word is about the latest (I8)."""
-    _swap(db, row, refused, "refused", now, spent_at=now)
+    if _swap(db, row, refused, "refused", now, spent_at=now):
+        return
     suspect = {
         GrantRow.state: GrantState.SUSPECT.value,
         GrantRow.reason: row.last_error or "invalid_grant",
@@ -208,7 +217,9 @@ def rise_all(db: Connection, grants: Sequence[GrantId], now: datetime) -> None:
 
 def _swap(
     db: Connection, row: Any, candidate: Any, why: str, now: datetime, *, spent_at: datetime | None
-) -> None:
+) -> bool:
+    """Whether the grant became an alias, as `candidate` is another's."""
+    holder = candidate.held_by or holder_of(db, candidate.rt_fp, but=row.id)
     db.execute(delete(CandidateRow).where(CandidateRow.id == candidate.id))
     if row.rt_fp is not None:
         _insert(db, _set_aside(row, why, now, spent_at))
@@ -234,7 +245,10 @@ def _swap(
         values |= {GrantRow.due_at: now, GrantRow.failures: 0, GrantRow.last_error: None}
     if candidate.why == "login":
         values |= {GrantRow.logged_in_at: candidate.issued_at, GrantRow.refresh_expires_at: None}
+    if holder is not None:
+        values |= following(holder)
     db.execute(update(GrantRow).where(GrantRow.id == row.id).values(values))
+    return holder is not None
 
 
 def _set_aside(row: Any, why: str, now: datetime, spent_at: datetime | None) -> dict[str, Any]:

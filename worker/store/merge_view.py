@@ -11,6 +11,7 @@ from worker.domain.grant import ExpiryKind, Fingerprint, GrantId, GrantKey, Gran
 from worker.domain.merge import Ours, Waiting
 from worker.store.filling import Fingerprints, words
 from worker.store.seen import holds
+from worker.store.sharing import holder_of
 from worker.store.tables import CandidateRow, GrantRow
 
 _grants = cast(Table, GrantRow.__table__)
@@ -53,10 +54,7 @@ class View:
 
     def holder(self, grant: GrantId, rt: Fingerprint | None) -> GrantId | None:
         """Another grant that spends this very refresh token already: ours is its alias (C18)."""
-        if rt is None:
-            return None
-        asked = select(GrantRow.id).where(GrantRow.rt_fp == rt, GrantRow.id != grant)
-        holder = self._db.execute(asked).scalar_one_or_none()
+        holder = holder_of(self._db, rt, but=grant)
         return None if holder is None else GrantId(holder)
 
     def _waiting(self, grant: GrantId) -> dict[Fingerprint, Waiting]:

@@ -294,21 +294,28 @@ class _Merging:
         return changed
 
     def _adopted(
-        self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
+        self,
+        row: Any,
+        arrival: Arrival,
+        prints: Fingerprints,
+        state: GrantState,
+        held_by: GrantId | None = None,
     ) -> dict[str, Any]:
         """A new family becomes current; the old one waits until the new one has renewed (M3)."""
         self._set_aside(row)
         generation = next_generation(row)
         self._remember(row.id, prints.rt)
-        filled = self._filled(row._mapping, arrival, prints, generation=generation, state=state)
+        filled = self._filled(
+            row._mapping, arrival, prints, generation=generation, state=state, held_by=held_by
+        )
         return filled | unclaimed(row) | {"family": row.family + 1}
 
     def _promoted(
         self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
     ) -> dict[str, Any]:
         """As adopted. Auth0's copy is at hand, so it is sealed anew and its candidate goes."""
-        self._drop_candidate(row.id, prints.rt)
-        return self._adopted(row, arrival, prints, state)
+        held_by = self._drop_candidate(row.id, prints.rt)
+        return self._adopted(row, arrival, prints, state, held_by)
 
     def _with_access_token(
         self, row: Any, arrival: Arrival, prints: Fingerprints, state: GrantState
@@ -329,7 +336,8 @@ class _Merging:
         candidate = candidate_of(
             row, arrival, prints, vault=self._vault, generation=generation, why=why, now=self._now
         )
-        self._db.execute(insert(CandidateRow).values(**candidate))
+        held_by = self._view.holder(row.id, prints.rt)
+        self._db.execute(insert(CandidateRow).values(**candidate, held_by=held_by))
         return {"last_generation": generation}
 
     def _filled(
@@ -340,8 +348,10 @@ class _Merging:
         *,
         generation: int,
         state: GrantState,
+        held_by: GrantId | None = None,
     ) -> dict[str, Any]:
-        twin = self._view.holder(row["id"], prints.rt)
+        """`held_by`: another grant that held this refresh token before, and has spent it (C18)."""
+        twin = self._view.holder(row["id"], prints.rt) or held_by
         return current_of(
             row,
             arrival,
@@ -353,9 +363,12 @@ class _Merging:
             now=self._now,
         )
 
-    def _drop_candidate(self, grant: GrantId, rt: Fingerprint | None) -> None:
+    def _drop_candidate(self, grant: GrantId, rt: Fingerprint | None) -> GrantId | None:
+        """Returns: whose it was when it came, if another grant's."""
         mine = (CandidateRow.grant_id == grant, CandidateRow.rt_fp == rt)
-        self._db.execute(delete(CandidateRow).where(*mine))
+        dropped = delete(CandidateRow).where(*mine).returning(CandidateRow.held_by)
+        held_by = self._db.execute(dropped).scalar_one_or_none()
+        return None if held_by is None else GrantId(held_by)
 
     def _set_aside(self, row: Any) -> None:
         if row.rt_fp is not None:

@@ -34,6 +34,7 @@ from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
 from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch, vouching
 from worker.store.moving import move_group, move_one
+from worker.store.sharing import following, holder_of
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
 
 _GONE = (GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED)
@@ -242,7 +243,7 @@ class SettlingRepository:
         gone = row.state in _GONE
         why = "tombstoned" if gone else one.aside or ("lost_fence" if one.read else "unread")
         self._remember(group, [one])
-        candidates.keep(group.db, one, why, group.now)
+        candidates.keep(group.db, one, why, group.now, held_by=_holder(group.db, one))
         group.record("candidate_kept", one, {"why": why, "fence": one.fence})
         if gone and row.attempt == one.attempt:
             group.db.execute(update(GrantRow).where(GrantRow.id == one.grant).values(FREE))
@@ -345,23 +346,13 @@ def _locked(db: Connection, grant: GrantId) -> Any:
 
 def _holder(db: Connection, one: Brought) -> UUID | None:
     """Another grant that holds the very refresh token that came (C18)."""
-    if not one.rotated:
-        return None
-    return db.execute(
-        select(GrantRow.id).where(GrantRow.rt_fp == one.rt_fp, GrantRow.id != one.grant)
-    ).scalar_one_or_none()
+    return holder_of(db, one.rt_fp, but=one.grant) if one.rotated else None
 
 
 def _alias(db: Connection, one: Brought, holder: UUID, now: datetime) -> set[tuple[GrantId, int]]:
     """Two consents got one refresh token: this grant stops spending it and names the other."""
-    without = {
-        GrantRow.refresh_token: None,
-        GrantRow.rt_fp: None,
-        GrantRow.alias_of: holder,
-        GrantRow.due_at: None,
-        GrantRow.reason: "alias",
-    }
-    return {(one.grant, one.fence)} if move_one(db, one, now, without) else set()
+    moved = move_one(db, one, now, following(holder))
+    return {(one.grant, one.fence)} if moved else set()
 
 
 def _renewed_records(applied: Sequence[Brought], now: datetime, actor: str) -> list[AuditRecord]:

@@ -304,6 +304,7 @@ _CANDIDATE = (
     CandidateRow.access_token,
     CandidateRow.refresh_token,
     CandidateRow.expires_at,
+    CandidateRow.held_by,
 )
 _ENTRY = (AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.tenant, AuditRow.detail)
 _RECEIPT_VERBS = ("withheld", "tombstoned", "revocation", "erased")
@@ -323,7 +324,7 @@ def _raise_pull_fence(connection: Connection, tenant: str, user_id: str, now: da
 
 def _buried(row: Any, candidates: Sequence[Any], now: datetime) -> Buried:
     pairs = [_pair(None, row)] if row.access_token or row.refresh_token else []
-    pairs += [_pair(candidate.id, candidate) for candidate in candidates]
+    pairs += [_pair(one.id, one, shared=one.held_by is not None) for one in candidates]
     arriving = row.lease_until + LATE_ANSWERS if row.attempt and row.lease_until else None
     return Buried(
         id=GrantId(row.id),
@@ -340,9 +341,10 @@ def _buried(row: Any, candidates: Sequence[Any], now: datetime) -> Buried:
     )
 
 
-def _pair(candidate: int | None, row: Any) -> SealedPair:
+def _pair(candidate: int | None, row: Any, *, shared: bool = False) -> SealedPair:
     return SealedPair(
         candidate=candidate,
+        shared=shared,
         generation=row.generation,
         access_token=row.access_token,
         refresh_token=row.refresh_token,
