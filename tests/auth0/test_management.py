@@ -22,6 +22,7 @@ from worker.domain.errors import (
 )
 from worker.domain.ports import ApiToken
 from worker.domain.secret import Secret
+from worker.sync.event_feed import _TOO_OLD
 
 ROSA = "google-oauth2|1"
 ROSA_PATH = "/users/google-oauth2%7C1"
@@ -300,6 +301,16 @@ async def test_a_failure_says_who_can_mend_it_and_nothing_else(tenant, answer, e
     assert "canary" not in shown
     assert "google-oauth2|1" not in shown
     assert "api-1" not in shown
+
+
+@pytest.mark.parametrize("code", ["cursor_expired", "offset_gone", None])
+async def test_what_is_gone_is_told_by_its_status_whatever_it_is_called(tenant, code):
+    """The Events API's offset: by any name it has expired, and the next one is found by time."""
+    tenant.on("/events", (410, {"errorCode": code} if code else {}))
+    with pytest.raises(PermanentError) as caught:
+        async with management(tenant).streaming("/events", {}, {}, silence=1):
+            pass
+    assert caught.value.code in _TOO_OLD
 
 
 async def test_a_kept_connection_that_was_closed_meanwhile_is_asked_again_at_once(tenant):

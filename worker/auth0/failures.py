@@ -20,6 +20,7 @@ from worker.domain.errors import (
 
 _SCOPES = "grant the machine-to-machine application the scopes that `evergrant doctor` names"
 _ADVICE = {"insufficient_entitlement": "the tenant's plan does not include this"}
+GONE = 410  # an offset that has expired, under whatever name
 _TRANSIENT = frozenset({408, 409, 425})
 
 
@@ -30,7 +31,7 @@ def of_api(
 
     What was asked for is not named: a user id may hold an e-mail address.
     """
-    code = _word(body, "errorCode") or f"http_{status}"
+    code = (None if status == GONE else _word(body, "errorCode")) or f"http_{status}"
     where = f"{tenant}: Management API answered {status} ({code})"
     if status == 404:
         return NotFoundError(where, code=code)
