@@ -41,6 +41,36 @@ async def test_connections_are_read_once_and_never_per_user(world):
     assert world.asked("/connections") == 1
 
 
+async def users_of_a_day(world, count):
+    for number in range(count):
+        user_id = f"google-oauth2|{number}"
+        world.user(identity(f"rt-{number}", user_id=str(number)), user_id=user_id)
+        await world.pull(user_id)
+
+
+async def test_a_connection_that_is_gone_is_not_asked_for_per_user_either(world):
+    """Accounts that were linked outlive their connection; a plan allows few reads of those."""
+    world.auth0.on("/connections", (200, []))
+    await users_of_a_day(world, 5)
+    assert world.asked("/connections") == 1
+    world.clock.advance(301)
+    await users_of_a_day(world, 2)
+    assert world.asked("/connections") == 2
+    world.connection(GOOGLE)
+    await world.puller.connection("acme", "google-oauth2")  # it is back, as an event tells
+    await users_of_a_day(world, 1)
+    assert world.connections.get("acme", "google-oauth2").client_id == "client"
+
+
+async def test_an_old_connection_that_auth0_does_not_show_is_not_asked_for_per_user(world):
+    await users_of_a_day(world, 1)
+    world.clock.advance(3600)
+    before = world.asked("/connections")
+    world.auth0.on("/connections/con_google", (503, {}))
+    await users_of_a_day(world, 5)
+    assert world.asked("/connections") == before + 1
+
+
 async def test_and_again_when_they_are_old(world):
     world.user(identity())
     await world.pull()
@@ -152,6 +182,12 @@ async def test_a_login_whose_tokens_are_not_readable_yet_is_looked_at_again(worl
         world.clock.advance(waits[-1])
     assert waits == [2, 5, 15]
     await world.pull(login=login(at))  # believed: it brought nothing new
+
+
+async def test_a_login_told_of_years_ahead_is_not_looked_for_without_end(world):
+    world.user(identity())
+    await world.pull()
+    await world.pull(login=login(T0 + timedelta(days=3650)))
 
 
 async def test_until_they_are(world):

@@ -31,6 +31,8 @@ _CONSENT = frozenset({Kind.CREATE, Kind.ADOPT, Kind.PROMOTE, Kind.KEEP_CANDIDATE
 _OVERTAKEN_TRIES = 3
 _LOOKS = (timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=15))
 _LOOK_AGAIN = timedelta(seconds=5)
+_FAR_AHEAD = timedelta(hours=1)  # no clock of Auth0's is that much faster than ours
+_NOT_ASKED_FOR = timedelta(minutes=5)  # a connection that could not be read just now
 CONFIRM_GONE = timedelta(seconds=20)  # between two 404s that count as two
 
 
@@ -94,6 +96,7 @@ class Puller:
         self._one_pull: Coalesced[Merged] = Coalesced()
         self._one_read: Coalesced[ConnectionConfig | None] = Coalesced()
         self._logins: dict[tuple[str, str], list[Event]] = {}
+        self._unreadable: dict[tuple[str, str], datetime] = {}  # connections, since when
 
     async def user(
         self,
@@ -186,21 +189,26 @@ class Puller:
         )
 
     async def _config(self, tenant: str, identity: Identity) -> ConnectionConfig:
-        """The connection as remembered, read anew when old; a stub where Auth0 knows none."""
+        """The connection as remembered, read anew when old; a stub where Auth0 knows none.
+
+        Never asked for per user, neither what is gone nor what Auth0 does not show.
+        """
         name, now = identity.connection, self._clock.now()
         known = await self._offload(self._connections.get, tenant, name)
         if known is not None and now - known.fetched_at < self._connection_age:
             return known
+        since = self._unreadable.get((tenant, name))
+        if since is not None and now - since < _NOT_ASKED_FOR:
+            return known or _stub(tenant, identity, now)
         try:
             read = await self._one_read.run(
                 (tenant, name), lambda: self._read_connection(tenant, name, Priority.LIVE)
             )
-        except NotFoundError:
-            read = None
-        except WorkerError:
-            if known is None:
+        except WorkerError as error:
+            if known is None and not isinstance(error, NotFoundError):
                 raise
-            read = known  # old is better than none, and the user's tokens cannot wait
+            self._unreadable[tenant, name] = now
+            read = None  # old is better than none, and the user's tokens cannot wait
         return read or known or _stub(tenant, identity, now)
 
     async def _read_connection(
@@ -246,6 +254,7 @@ class Puller:
         self, tenant: str, begun: Begun, found: Connection, before: ConnectionConfig | None
     ) -> Merged:
         now = self._clock.now()
+        self._unreadable.pop((tenant, found.name), None)
         config = config_of(tenant, found, now=now)
         await self._offload(self._connections.put, config, options_seen=found.options is not None)
         laid_over = await self._offload(self._connections.get, tenant, found.name) or config
@@ -325,11 +334,14 @@ class Puller:
         """When to look again for the tokens of `login`; None: they are in, or we give up.
 
         Actions run before the login's tokens can be read; log events come after. A login that
-        brought nothing new (or nothing at all) is believed after the last look.
+        brought nothing new (or nothing at all) is believed after the last look, and one that is
+        told of the far future at once: it would never come to its last look.
         """
         if login.occurred_at is None:
             return None
         age = self._clock.now() - login.occurred_at
+        if age < -_FAR_AHEAD:
+            return None
         wait = next((look for look in _LOOKS if age < _elapsed(look)), None)
         mine = [grant for grant in merged.grants if _of(login, grant)]
         if wait is None or any(_is_in(grant, login) for grant in mine):
