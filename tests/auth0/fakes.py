@@ -45,7 +45,8 @@ class SharedTenants:
         self.held = None
 
     def take(self, tenant: str, bucket: str, rate: float, burst: float, now: datetime,
-             *, n: int = 1, reserve: float = 0) -> float:  # fmt: skip
+             *, n: int = 1, reserve: float = 0,
+             own: tuple[str, float] | None = None) -> float:  # fmt: skip
         if self.waits:
             return self.waits.pop(0)
         self.taken.append({"bucket": bucket, "rate": rate, "n": n, "reserve": reserve})

@@ -56,6 +56,20 @@ def test_a_reserve_is_left_for_more_urgent_callers(tenants: TenantRepository) ->
     assert [tenants.take("acme", "users", 1, 3, T0) for _ in range(2)] == [0, 0]
 
 
+def test_an_own_part_is_taken_ahead_and_the_others_wait_for_it(tenants: TenantRepository) -> None:
+    mine = ("forced", 0.25)
+    assert [tenants.take("acme", "users", 1, 2, T0) for _ in range(2)] == [0, 0]
+    assert tenants.take("acme", "users", 1, 2, T0, reserve=1) == pytest.approx(2)
+    assert tenants.take("acme", "users", 1, 2, T0, reserve=1, own=mine) == 0
+    assert tenants.take("acme", "users", 1, 2, T0) == pytest.approx(2)
+    # never two ahead, and not before its own time has come again
+    assert tenants.take("acme", "users", 1, 2, T0, reserve=1, own=("backfill", 1)) == 1
+    later = T0 + 2 * SECOND
+    assert tenants.take("acme", "users", 1, 2, later) == 0
+    assert tenants.take("acme", "users", 1, 2, later, reserve=1, own=mine) == pytest.approx(2)
+    assert tenants.take("acme", "users", 1, 2, T0 + 4 * SECOND, reserve=2, own=mine) == 0
+
+
 def test_several_are_taken_at_once_or_not_at_all(tenants: TenantRepository) -> None:
     assert tenants.take("acme", "users", 1, 3, T0, n=4) == pytest.approx(1)
     assert tenants.take("acme", "users", 1, 3, T0, n=3) == 0

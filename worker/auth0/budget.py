@@ -2,7 +2,9 @@
 
 The limit is the tenant's, shared with the customer's own applications and Actions, so we stay at
 a part of it. All our processes draw from one bucket in the store; live events go before forced
-reads, and those before backfill, because the less urgent must leave something in the bucket.
+reads, and those before backfill, because the less urgent must leave something in the bucket. But a
+small part of what flows back is theirs in any case: behind a backlog of live events, which may take
+hours, the log would not be followed otherwise, and who was blocked or deleted not be found.
 
 Source: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
 """
@@ -32,6 +34,9 @@ class Priority(Enum):
     LIVE = 0.0
     FORCED = 0.2
     BACKFILL = 0.5
+
+
+_OWN = {Priority.FORCED: 0.1, Priority.BACKFILL: 0.05}  # of the rate, while live events take all
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class Budget:
         rate, burst = bucket.rate * SHARE, max(1.0, bucket.burst * SHARE)
         n = max(1, math.floor(rate * _LOCAL_SECONDS)) if priority is not Priority.BACKFILL else 1
         reserve = max(0.0, (burst - n) * priority.value)
+        part = _OWN.get(priority)
         wait = await self._offload(
             self._tenants.take,
             self.tenant,
@@ -160,6 +166,7 @@ class Budget:
             self._clock.now(),
             n=n,
             reserve=reserve,
+            own=(priority.name.lower(), rate * part) if part else None,
         )
         if not wait:
             self._drawn[name] = self._drawn.get(name, 0) + n

@@ -298,8 +298,12 @@ class Tenants(Protocol):
         *,
         n: int = 1,
         reserve: float = 0,
+        own: tuple[str, float] | None = None,
     ) -> float:
-        """Take `n` requests from a shared token bucket; 0.0 if taken, else seconds to wait."""
+        """Take `n` requests from a shared token bucket; 0.0 if taken, else seconds to wait.
+
+        `own`: (whose, requests per second that are theirs whatever the others take).
+        """
 
     def block(self, tenant: str, until: datetime) -> None:
         """Nobody asks before `until`."""

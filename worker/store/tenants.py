@@ -55,6 +55,7 @@ class TenantRepository:
         *,
         n: int = 1,
         reserve: float = 0,
+        own: tuple[str, float] | None = None,
     ) -> float:
         """Take `n` requests from a token bucket that all processes share.
 
@@ -62,17 +63,28 @@ class TenantRepository:
             rate: requests per second that flow back; > 0.
             burst: how many the bucket holds; ≥ n + reserve, or it is never granted at once.
             reserve: how many to leave for more urgent callers.
+            own: (whose, requests per second that are theirs even while more urgent callers take
+                all that flows back). They are taken ahead, and the others wait for them: the rate
+                stays what it is.
         Returns: 0.0 if taken; else nothing was taken, and it is worth asking in so many seconds.
         """
         with writing(self._engine) as connection:
             row = self._locked(connection, tenant)
             if row.blocked_until and row.blocked_until > now:
                 return float((row.blocked_until - now).total_seconds())
-            level, at = _level(row.budget.get(bucket), rate, burst, now)
-            if level < n + reserve:
-                return (n + reserve - level) / rate
-            budget = {**row.budget, bucket: {"level": level - n, "at": to_micros(at)}}
-            connection.execute(_where(tenant).values(budget=budget))
+            stored = row.budget.get(bucket) or {}
+            level, at = _level(stored, rate, burst, now)
+            wait = (n + reserve - level) / rate
+            left: dict[str, Any] = {"level": level - n, "at": to_micros(at)}
+            if wait > 0 and own is not None:
+                others, ahead = _ahead(stored.get("own", {}), *own, n=n, now=now)
+                wait = min(wait, max(ahead, -level / rate))  # one after the other, never in debt
+                left["own"] = others
+            elif "own" in stored:
+                left["own"] = stored["own"]
+            if wait > 0:
+                return float(wait)
+            connection.execute(_where(tenant).values(budget={**row.budget, bucket: left}))
             return 0.0
 
     def block(self, tenant: str, until: datetime) -> None:
@@ -127,11 +139,19 @@ def _level(
     stored: Mapping[str, Any] | None, rate: float, burst: float, now: datetime
 ) -> tuple[float, datetime]:
     """What the bucket holds and when that was so; time never runs back for it."""
-    if stored is None:
+    if not stored:
         return burst, now
     at = from_micros(stored["at"])
     elapsed = max(0.0, (now - at).total_seconds())
     return min(burst, stored["level"] + elapsed * rate), max(at, now)
+
+
+def _ahead(
+    stored: Mapping[str, Any], whose: str, rate: float, *, n: int, now: datetime
+) -> tuple[dict[str, Any], float]:
+    """(everybody's own part, `n` taken from that of `whose`; seconds until that may be)."""
+    level, at = _level(stored.get(whose), rate, float(n), now)
+    return {**stored, whose: {"level": level - n, "at": to_micros(at)}}, (n - level) / rate
 
 
 def scope_of(tenant: str) -> str:
