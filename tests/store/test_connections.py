@@ -15,8 +15,9 @@ from worker.domain.errors import TamperError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import GrantId
 from worker.domain.secret import Secret
-from worker.store.connections import ConnectionRepository, without_secrets
+from worker.store.connections import CLIENT_LOST, ConnectionRepository, without_secrets
 from worker.store.engine import reading, writing
+from worker.store.findings import FindingRepository
 from worker.vault import AesVault
 
 GOOGLE = ConnectionConfig(
@@ -55,6 +56,54 @@ def test_no_secret_lies_in_the_open(connections: ConnectionRepository, engine: E
     assert "s3cret" not in repr(tuple(row))
 
 
+WIPED = replace(GOOGLE, client_id=None, client_secret=None, options={"scope": ["x"]}, headers={})
+
+
+def test_a_client_that_is_told_no_more_is_kept_with_what_it_needs(
+    connections: ConnectionRepository,
+) -> None:
+    """Its grants are that client's, whoever has wiped the options at Auth0."""
+    assert connections.put(WIPED, options_seen=True)
+    kept = connections.get("acme", "google-oauth2")
+    assert kept == replace(GOOGLE, options={**GOOGLE.options, "scope": ["x"]})
+    assert connections.put(WIPED, options_seen=True)  # still, at the next read
+    assert not connections.put(GOOGLE, options_seen=True)
+
+
+def test_a_hidden_secret_is_kept_as_long_as_the_client_is_the_same(
+    connections: ConnectionRepository,
+) -> None:
+    assert not connections.put(replace(GOOGLE, client_secret=None), options_seen=True)
+    assert connections.get("acme", "google-oauth2") == GOOGLE
+    another = replace(GOOGLE, client_id="client-2", client_secret=None)
+    assert not connections.put(another, options_seen=True)
+    assert connections.get("acme", "google-oauth2") == another
+
+
+@pytest.mark.parametrize("made_anew", ["under another id", "after its deletion"])
+def test_a_connection_of_the_same_name_inherits_no_client(
+    connections: ConnectionRepository, made_anew: str
+) -> None:
+    if made_anew == "after its deletion":
+        connections.mark_deleted("acme", "google-oauth2", T0)
+    fresh = replace(WIPED, id="con_1" if made_anew == "after its deletion" else "con_2")
+    assert not connections.put(fresh, options_seen=True)
+    assert connections.get("acme", "google-oauth2") == fresh
+
+
+def test_the_operators_own_client_is_not_lost_at_auth0(engine: Engine, vault: AesVault) -> None:
+    ours = {("acme", "google-oauth2"): {"client_id": "ours"}}
+    repository = ConnectionRepository(engine, vault, overrides=ours)
+    repository.put(GOOGLE, options_seen=True)
+    repository.put(WIPED, options_seen=True)
+    FindingRepository(engine).put(
+        "acme", "google-oauth2", frozenset({CLIENT_LOST}), lasting=frozenset(), now=T0
+    )
+    found = repository.get("acme", "google-oauth2")
+    assert found is not None
+    assert (found.client_id, found.client_lost) == ("ours", False)
+
+
 def test_an_option_named_like_a_secret_is_not_stored() -> None:
     told = {
         "client_secret": "x",
@@ -78,7 +127,7 @@ def test_a_reading_without_options_keeps_those_of_an_earlier_one(
 
 
 def test_a_reading_with_options_replaces_them(connections: ConnectionRepository) -> None:
-    changed = replace(GOOGLE, client_secret=None, options={"scope": []}, headers={})
+    changed = replace(GOOGLE, client_secret=Secret("new"), options={"scope": []}, headers={})
     connections.put(changed, options_seen=True)
     assert connections.get("acme", "google-oauth2") == changed
 

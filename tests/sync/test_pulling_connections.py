@@ -97,6 +97,29 @@ async def test_a_swapped_client_is_noticed_and_remembered(world):
     assert await read(world, swapped) == []
 
 
+@pytest.mark.parametrize(
+    "left", [{}, {"client_id": "", "client_secret": ""}], ids=["none", "empty"]
+)
+async def test_a_client_wiped_by_another_tool_is_kept_for_its_grants_and_told(world, left):
+    """What was consented to is renewed; what logs in meanwhile is Auth0's own client's, or nobody's
+    we know, and sent with ours it would stop the whole connection."""
+    world.user(identity())
+    await world.pull()
+    assert "client_lost" in await read(world, {**GOOGLE, "options": {"scope": ["x"], **left}})
+    config = world.connections.get("acme", "google-oauth2")
+    assert (config.client_id, config.client_secret) == ("client", Secret("shh"))
+    await world.pull()
+    assert world.grant().renewable
+
+    world.user(identity("rt-dev", "at-dev", user_id="2"), user_id="google-oauth2|2")
+    await world.pull("google-oauth2|2")
+    assert (world.grant("2").renewable, world.grant("2").reason) == (False, "not_renewable")
+
+    assert await read(world, GOOGLE) == []
+    await world.pull("google-oauth2|2")
+    assert world.grant("2").renewable
+
+
 TROUBLES = {
     "developer keys": ({"options": {"client_id": "", "client_secret": ""}}, "developer_keys"),
     "token vault": ({"connected_accounts": {"active": True}}, "token_vault"),

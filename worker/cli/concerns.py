@@ -12,8 +12,10 @@ from worker.domain.grant import ExpiryKind, GrantState
 from worker.domain.held import HeldGrant, parked
 from worker.providers.changes import near, sentence
 from worker.store import outbox
+from worker.store.connections import CLIENT_LOST
 from worker.store.learning import LearningRepository
 from worker.store.overview import Overview
+from worker.sync import explain_problem
 
 _OTHER_REASONS = {
     "no_access_token": "Auth0 stored no access token: the login has to be made anew.",
@@ -128,6 +130,8 @@ def to_mend(base: Base, config: ConnectionConfig, entry: str, reason: str) -> st
         return str(error)
     if reason == "no_refresh_token":
         return provider.without_refresh_token
+    if reason == "not_renewable" and config.client_lost:
+        return explain_problem(CLIENT_LOST)
     if reason == "not_renewable":
         return provider.not_renewable or (
             "It could not be renewed when it was last read; as the connection is set up now it can "

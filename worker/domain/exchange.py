@@ -144,3 +144,4 @@ class ConnectionConfig:
     stopped: str | None  # why the whole connection is stopped; None: open
     enabled: bool = True
     learned: Learned = NOTHING  # from what its provider answered
+    client_lost: bool = False  # remembered; Auth0 has it no more, and logins bring another's tokens

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, select, update
 
+from worker.domain.errors import KeyringError, PermanentError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.learned import learned_from
 from worker.domain.ports import Vault
@@ -26,6 +27,8 @@ _SECRET_NAME = re.compile(
     r"|^admin_.*token|custom_?headers",
     re.IGNORECASE,
 )
+
+CLIENT_LOST = "client_lost"  # among a connection's problems
 
 Overrides = Mapping[tuple[str, str], Mapping[str, object]]
 """(tenant, connection name) to the operator's keys; `client_id`, `client_secret` (a `Secret`)
@@ -64,8 +67,12 @@ class ConnectionRepository:
                 ids[place] = str(ours["client_id"])
         return sorted(place for place, id_ in ids.items() if id_ == client_id)
 
-    def put(self, config: ConnectionConfig, *, options_seen: bool) -> None:
+    def put(self, config: ConnectionConfig, *, options_seen: bool) -> bool:
         """Remember what the tenant said; a brake and the approved host stay as they are.
+
+        What it does not say any more it has lost, as by an edit of a tool that did not echo it:
+        the client, and with it the secret, stay as they were, for the grants there are belong to
+        that client. True: so it was.
 
         A stop stays too, unless the tenant now says something else than when it was stopped: then
         it may be mended, and one attempt shows whether it is.
@@ -79,13 +86,15 @@ class ConnectionRepository:
             "fetched_at": config.fetched_at,
             "deleted_at": None,
         }
-        options = {
-            "client_id": config.client_id,
-            "options": without_secrets(config.options),
-            "secrets": self._sealed(config),
-        }
         with writing(self._engine) as connection:
-            mended = options_seen and self._mended(connection, config)
+            before = self._row(connection, config) if options_seen else None
+            whole = config if before is None else self._with_what_was_lost(before, config)
+            options = {
+                "client_id": whole.client_id,
+                "options": without_secrets(whole.options),
+                "secrets": self._sealed(whole),
+            }
+            mended = before is not None and self._mended(before, whole)
             insert = insert_into(connection, ConnectionRow)
             connection.execute(
                 insert.values(
@@ -97,6 +106,7 @@ class ConnectionRepository:
             )
             if mended:
                 reopening.reopen(connection, config.tenant, config.name, config.fetched_at)
+        return whole.client_id != config.client_id
 
     def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
         """Take it out of renewal until somebody mends it; the first reason stands (I9)."""
@@ -149,6 +159,7 @@ class ConnectionRepository:
             told,
             client_id=str(client_id) if client_id else told.client_id,
             client_secret=secret if isinstance(secret, Secret) else told.client_secret,
+            client_lost=told.client_lost and not client_id,
             enabled=ours.pop("enabled", True) is not False,
             overrides=ours,
         )
@@ -169,14 +180,39 @@ class ConnectionRepository:
             approved_host=row.approved_host,
             stopped=row.stopped,
             learned=learned_from(row.learned),
+            client_lost=CLIENT_LOST in (row.problems or "").split(),
         )
         return self.as_set(told)
 
-    def _mended(self, connection: Connection, config: ConnectionConfig) -> bool:
-        """Whether a stopped connection differs in anything that renewing uses."""
+    def _row(self, connection: Connection, config: ConnectionConfig) -> Row[Any] | None:
         this = (_table.c.tenant == config.tenant, _table.c.name == config.name)
-        row = connection.execute(select(_table).where(*this)).first()
-        if row is None or row.stopped is None:
+        return connection.execute(select(_table).where(*this)).first()
+
+    def _with_what_was_lost(self, row: Row[Any], config: ConnectionConfig) -> ConnectionConfig:
+        """A client is not forgotten for being left out, nor its secret for being hidden."""
+        if row.client_id is None or row.deleted_at is not None or row.connection_id != config.id:
+            return config
+        lost = config.client_id is None
+        hidden = config.client_id == row.client_id and config.client_secret is None
+        if not (lost or hidden):
+            return config
+        try:
+            secret, headers = self._opened(row)
+        except (KeyringError, PermanentError):
+            return config
+        if hidden:
+            return replace(config, client_secret=secret)
+        return replace(
+            config,
+            client_id=row.client_id,
+            client_secret=secret,
+            options={**row.options, **config.options},
+            headers={**headers, **config.headers},
+        )
+
+    def _mended(self, row: Row[Any], config: ConnectionConfig) -> bool:
+        """Whether a stopped connection differs in anything that renewing uses."""
+        if row.stopped is None:
             return False
         before = (row.client_id, row.options, *self._opened(row))
         options = without_secrets(config.options)

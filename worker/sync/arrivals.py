@@ -22,6 +22,7 @@ from worker.domain.token_pair import joined
 # An event's time and `last_login` are written by different machines of Auth0's.
 _SKEW = timedelta(minutes=2)
 _PREFIX = 8  # characters of an access token that tell its kind, "gho_" for instance
+_LOST = "Auth0 has lost the connection's client: whose these tokens are is not known."
 _NO_LIFETIMES = Lifetimes(
     access=None, refresh=None, refresh_idle=None, margin=None, not_before=None, keepalive=None
 )
@@ -214,7 +215,7 @@ def _arrival(
         strategy=connection.strategy,
         provider=provider.name,
         spends=provider.spends,
-        not_renewable=provider.not_renewable,
+        not_renewable=provider.not_renewable or (_LOST if connection.client_lost else None),
         lifetimes=lifetimes,
         access_token=joined(access_token, token_secret) if access_token else None,
         refresh_token=refresh_token,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from worker.auth0 import Connection
 from worker.domain.exchange import ConnectionConfig
+from worker.store.connections import CLIENT_LOST
 
 PROBLEMS: Mapping[str, str] = {
     "options_hidden": (
@@ -23,6 +24,11 @@ PROBLEMS: Mapping[str, str] = {
     "client_swapped": (
         "the connection has another OAuth client than before: refresh tokens of the old one die, "
         "and its users must log in once more"
+    ),
+    CLIENT_LOST: (
+        "the connection has lost its OAuth client, as after an edit that did not echo it: the "
+        "grants there are renewed with the client remembered, but logins fail, or bring tokens "
+        "that nobody can renew. Enter client id and secret again"
     ),
     "consent_lost": (
         "the administrator's tokens are gone from the connection, as after an edit that did not "

@@ -16,6 +16,7 @@ from worker.domain.held import Withheld
 from worker.domain.merge import SECOND_LOOK, Arrival, Kind, Why
 from worker.domain.ports import Catalogue, Clock, Offload
 from worker.monitoring.metrics import PULLS
+from worker.store.connections import CLIENT_LOST
 from worker.store.findings import FindingRepository
 from worker.store.merging import Merged, MergedGrant, MergeRepository
 from worker.store.pulls import Begun, PullRepository, connection_subject, user_subject
@@ -43,7 +44,7 @@ class ConnectionShelf(Protocol):
 
     def get_by_id(self, tenant: str, connection_id: str) -> ConnectionConfig | None: ...
 
-    def put(self, config: ConnectionConfig, *, options_seen: bool) -> None: ...
+    def put(self, config: ConnectionConfig, *, options_seen: bool) -> bool: ...
 
     def mark_deleted(self, tenant: str, name: str, now: datetime) -> None: ...
 
@@ -256,9 +257,10 @@ class Puller:
         now = self._clock.now()
         self._unreadable.pop((tenant, found.name), None)
         config = config_of(tenant, found, now=now)
-        await self._offload(self._connections.put, config, options_seen=found.options is not None)
+        seen = found.options is not None
+        lost = await self._offload(self._connections.put, config, options_seen=seen)
+        await self._note_problems(tenant, found, before, client_lost=lost)
         laid_over = await self._offload(self._connections.get, tenant, found.name) or config
-        await self._note_problems(tenant, found, before)
         if found.options is None:
             return Merged()  # hidden, not gone: M4
         arrival = of_admin(found, laid_over, catalogue=self._catalogue, now=now)
@@ -273,11 +275,17 @@ class Puller:
             _log.info("connection_problem_over", tenant=tenant, connection=name, code=code)
 
     async def _note_problems(
-        self, tenant: str, found: Connection, before: ConnectionConfig | None
+        self,
+        tenant: str,
+        found: Connection,
+        before: ConnectionConfig | None,
+        *,
+        client_lost: bool,
     ) -> None:
         had_admin = await self._offload(self._findings.has_admin, tenant, found.name)
         has_admin = any(admin_tokens(found.options))
         codes = problems_of(found, before, had_admin=had_admin, has_admin=has_admin)
+        codes |= {CLIENT_LOST} if client_lost else set()
         now = self._clock.now()
         new = await self._offload(
             self._findings.put, tenant, found.name, codes, lasting=LASTING, now=now
