@@ -365,6 +365,15 @@ async def test_a_named_limit_brakes_and_a_deprecation_is_told(world: World) -> N
     assert [(n.kind, n.notice["reason"]) for n in due] == [("auth0_deprecation", "depnote")]
 
 
+async def test_a_limit_of_an_hour_ago_brakes_no_more(world: World) -> None:
+    """As told after an outage of ours, or by a page of the log."""
+    then = (world.clock.now() - timedelta(hours=1)).isoformat()
+    world.deliver(array(log("api_limit", "1", date=then)))
+    await world.work()
+    assert world.braked == []
+    assert world.inbox.counts() == {"done": 1}
+
+
 async def test_a_tenant_that_hangs_delays_no_other(world: World) -> None:
     world.pull.hangs.add("acme")
     world.deliver(array(*(login(str(n), user_id=f"auth0|{n}") for n in range(300))))

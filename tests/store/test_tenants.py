@@ -95,6 +95,23 @@ def test_a_block_stops_every_bucket_and_is_never_shortened(tenants: TenantReposi
     assert tenants.take("acme", "users", 1, 10, T0 + 60 * SECOND) == 0
 
 
+def test_a_tenant_that_lives_at_its_limit_is_read_all_the_same(tenants: TenantRepository) -> None:
+    """A limit is named every ten seconds, for an hour, by its own applications' doing."""
+    free = 0
+    for second in range(3600):
+        now = T0 + second * SECOND
+        if second % 10 == 0:
+            tenants.brake("acme", for_=60 * SECOND, now=now)
+        free += tenants.take("acme", "users", 100, 100, now) == 0
+    assert 0.75 * 3600 < free < 0.85 * 3600
+
+
+def test_a_brake_does_not_shorten_what_auth0_asked_for(tenants: TenantRepository) -> None:
+    tenants.block("acme", T0 + 3600 * SECOND)
+    assert not tenants.brake("acme", for_=60 * SECOND, now=T0)
+    assert tenants.blocked_until("acme") == T0 + 3600 * SECOND
+
+
 def test_the_log_checkpoint_is_kept(tenants: TenantRepository) -> None:
     assert tenants.checkpoint("acme") is None
     tenants.put_checkpoint("acme", "9002026")

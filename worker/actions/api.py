@@ -218,7 +218,13 @@ class Api:
         await self._with.offload(self._with.tell, [notice])
 
     async def brake(self) -> None:
-        """Slow our own requests to the tenant for a minute: it has named its limit."""
+        """Slow our own requests to the tenant for a minute: it has named its limit.
+
+        Not for what is told late: the limit was reached then.
+        """
+        told, now = self._event.occurred_at, self._with.clock.now()
+        if told is not None and now - told > self._settings.brake_for:
+            return
         await self._with.offload(
             self._with.brake, self._event.tenant, for_=self._settings.brake_for
         )

@@ -44,7 +44,7 @@ def registry_of(
         base.hints.task("upkeep.outbox")
 
     def brake(tenant: str, *, for_: timedelta) -> None:
-        tenants.block(tenant, base.clock.now() + for_)
+        tenants.brake(tenant, for_=for_, now=base.clock.now())
 
     def connection_name(tenant: str, connection_id: str) -> str | None:
         found = connections.get_by_id(tenant, connection_id)
