@@ -188,8 +188,13 @@ async def test_a_read_that_was_cut_off_is_not_begun_again_for_the_next_event(
     world = World(engine, tmp_path)
     world.pull.hangs.add("acme")
     pulls = Pulls(world.registry._with, timedelta(seconds=2))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(pulls.user("acme", ROSA, None), 0.05)
+    reading = asyncio.create_task(pulls.user("acme", ROSA, None))
+    async with asyncio.timeout(20):
+        while not world.pull.users:
+            await asyncio.sleep(0.01)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
     for _ in range(3):
         with pytest.raises(TransientError):
             await asyncio.wait_for(pulls.user("acme", ROSA, None), 5)
