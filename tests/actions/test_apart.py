@@ -127,6 +127,54 @@ async def test_one_that_blocks_its_loop_holds_up_neither_ours_nor_the_next(
     assert max(beats) < 3  # it would be 60 seconds; a busy machine needs some
 
 
+@pytest.mark.parametrize("hanging", [1, 2], ids=["one action", "two actions"])
+async def test_actions_that_hang_leave_room_for_the_built_in_ones(
+    world: World, hanging: int
+) -> None:
+    """Sixty people log in: their tokens are read, however long the customer's code takes."""
+
+    async def hangs(event: Any, api: Any) -> None:
+        await asyncio.Event().wait()
+
+    world.bind(*(own(hangs, f"hangs {n}", timeout=3600) for n in range(hanging)))
+    world.deliver(array(*(login(f"{n}", user_id=f"auth0|{n}") for n in range(60))))
+    working = asyncio.create_task(world.work(seconds=3600))
+    async with asyncio.timeout(20):
+        while len(world.pull.users) < 60:
+            await asyncio.sleep(0.01)
+    working.cancel()
+    assert not [stuck for stuck in world.stuck.newest() if stuck.attempts]  # waiting is no failure
+
+
+async def test_an_action_that_hangs_leaves_turns_to_another(world: World) -> None:
+    ran: set[str] = set()
+
+    async def hangs(event: Any, api: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def quick(event: Any, api: Any) -> None:
+        ran.add(event.id)
+
+    world.bind(own(hangs, "hangs", position=1, timeout=0.5), own(quick, "quick"))
+    world.deliver(array(*(login(f"{n}", user_id=f"auth0|{n}") for n in range(60))))
+    await world.work(seconds=3600)
+    assert len(ran) == 60
+
+
+async def test_quick_actions_are_waited_for_and_all_run_at_once(world: World) -> None:
+    ran: list[str] = []
+
+    async def quick(event: Any, api: Any) -> None:
+        await asyncio.sleep(0.02)
+        ran.append(event.id)
+
+    world.bind(own(quick))
+    world.deliver(array(*(login(f"{n}", user_id=f"auth0|{n}") for n in range(60))))
+    await world.work()
+    assert len(ran) == 60
+    assert world.inbox.counts() == {"done": 60}
+
+
 async def beat(beats: list[float]) -> None:
     while True:
         began = time.monotonic()

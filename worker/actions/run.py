@@ -14,6 +14,7 @@ from worker.actions.apart import Apart
 from worker.actions.api import ActionEvent, Api, PostponedError, Pulls
 from worker.actions.binding import Action
 from worker.actions.collaborators import Collaborators, Settings
+from worker.actions.turns import Turns
 from worker.domain.errors import ConfigurationError, PermanentError, TransientError, WorkerError
 from worker.domain.event import Event
 from worker.monitoring.logs import logger
@@ -66,6 +67,7 @@ class Registry:
         self._with = collaborators
         self._settings = settings or Settings()
         self._apart = Apart()
+        self._turns = Turns()
         self.failed = failed
 
     def bound(self, event: Event) -> list[Action]:
@@ -75,7 +77,7 @@ class Registry:
     def batch(self, events: Iterable[Event] = ()) -> Batch:
         """For these events about one subject, all claimed already."""
         pulls = Pulls(self._with, self._settings.between_pulls, events)
-        return Batch(self, pulls, self._with, self._settings, self._apart)
+        return Batch(self, pulls, self._with, self._settings, self._apart, self._turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Batch:
     _with: Collaborators
     _settings: Settings
     _apart: Apart
+    _turns: Turns
 
     async def run(self, event: Event, progress: Mapping[str, Any]) -> Run:
         """Run what has not run yet, in order.
@@ -136,11 +139,12 @@ class Batch:
 
     async def _call(self, action: Action, event: Event, api: Api) -> None:
         shown = _shown(event, action)
-        async with asyncio.timeout(action.timeout):
-            if action.built_in:
+        if action.built_in:
+            async with asyncio.timeout(action.timeout):
                 await action.run(shown, api)
-            else:
-                await self._apart.run(action.run, shown, api)
+            return
+        async with self._turns.taken(event.tenant, action.name), asyncio.timeout(action.timeout):
+            await self._apart.run(action.run, shown, api)
 
     def _failed(self, action: Action, error: Exception, state: dict[str, Any], run: Run) -> None:
         self._registry.failed(action, error)
