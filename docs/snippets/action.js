@@ -10,6 +10,7 @@
 const crypto = require('node:crypto');
 
 const PATIENCE_MS = 2000;
+const SESSION_MS = 10 * 60 * 1000; // longer than any login takes, MFA and consent included
 
 function signature(secret, id, timestamp, body) {
   const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
@@ -35,12 +36,24 @@ async function send(secrets, message) {
   });
 }
 
+/** Over a live session no identity provider is asked, and what it was asked for before is known. */
+function overALiveSession(event) {
+  const { prompt } = (event.request && event.request.query) || {};
+  if (prompt === 'none') return true;
+  const { methods } = event.authentication || {};
+  const asked = (Array.isArray(methods) ? methods : [])
+    .filter((one) => one && one.name === 'federated')
+    .map((one) => Date.parse(one.timestamp));
+  return asked.length > 0 && asked.every((at) => Date.now() - at > SESSION_MS); // NaN: not known
+}
+
 /** Post-login trigger. */
 exports.onExecutePostLogin = async (event) => {
   const protocol = event.transaction && event.transaction.protocol;
   if (protocol === 'oauth2-refresh-token') return; // no identity provider was asked
   const { id, name, strategy } = event.connection || {};
   try {
+    if (overALiveSession(event)) return;
     await send(event.secrets, {
       kind: 'post-login',
       tenant: event.tenant && event.tenant.id,

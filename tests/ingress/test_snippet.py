@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,53 @@ def test_a_token_refresh_is_not_told() -> None:
     assert "the login goes on" in run("onExecutePostLogin", refresh, door.url)
     door.close()
     assert door.heard == []
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def federated(*ages: float) -> dict[str, Any]:
+    methods = [{"name": "federated", "timestamp": ago(age)} for age in ages]
+    return {"authentication": {"methods": [*methods, {"name": "mfa", "timestamp": ago(1)}]}}
+
+
+LIVE_SESSIONS: dict[str, dict[str, Any]] = {
+    "asked not to prompt": {"request": {"query": {"prompt": "none"}}},
+    "the provider was asked an hour ago": federated(3600),
+    "and before": federated(3600, 7200),
+}
+
+
+@pytest.mark.parametrize("more", LIVE_SESSIONS.values(), ids=LIVE_SESSIONS)
+def test_a_login_over_a_live_session_is_not_told(more: dict[str, Any]) -> None:
+    door = Door()
+    assert "the login goes on" in run("onExecutePostLogin", EVENT | more, door.url)
+    door.close()
+    assert door.heard == []
+
+
+AT_THE_PROVIDER: dict[str, dict[str, Any]] = {
+    "just now": federated(20),
+    "once more in one session": federated(3600, 20),
+    "at a time that nobody can read": {
+        "authentication": {"methods": [{"name": "federated", "timestamp": "then"}]}
+    },
+    "nothing is told of how": {"authentication": None, "request": {"query": None}},
+    "in a form to come": {"authentication": {"methods": {"federated": ago(3600)}}},
+    "with holes": {"authentication": {"methods": [None, 7, "federated"]}},
+    "another prompt": {"request": {"query": {"prompt": "login"}}},
+}
+
+
+@pytest.mark.parametrize("more", AT_THE_PROVIDER.values(), ids=AT_THE_PROVIDER)
+def test_a_login_at_the_provider_is_told_and_so_is_one_of_which_little_is_known(
+    more: dict[str, Any],
+) -> None:
+    door = Door()
+    run("onExecutePostLogin", EVENT | more, door.url)
+    door.close()
+    assert len(door.heard) == 1
 
 
 @pytest.mark.parametrize("status", [401, 500, 302])
