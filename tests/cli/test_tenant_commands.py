@@ -459,6 +459,8 @@ FACTS = {
                        "client_swapped", "connection_problem"),
     "options wiped by another tool": ("acme-workspace", {"options": {
         "client_id": "c", "client_secret": "x"}}, "consent_lost", "consent_lost"),
+    "a client wiped by another tool": (GOOGLE, {"options": {"client_id": None}}, "client_lost",
+                                       "connection_problem"),
     "developer keys": (GOOGLE, {"options": {"client_id": "", "client_secret": ""}},
                        "developer_keys", "connection_problem"),
     "Token Vault switched on": (GOOGLE, {"connected_accounts": {"active": True}},

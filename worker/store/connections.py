@@ -28,7 +28,7 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 
-CLIENT_LOST = "client_lost"  # among a connection's problems
+CLIENT_LOST, DEVELOPER_KEYS = "client_lost", "developer_keys"  # among a connection's problems
 
 Overrides = Mapping[tuple[str, str], Mapping[str, object]]
 """(tenant, connection name) to the operator's keys; `client_id`, `client_secret` (a `Secret`)
@@ -180,7 +180,7 @@ class ConnectionRepository:
             approved_host=row.approved_host,
             stopped=row.stopped,
             learned=learned_from(row.learned),
-            client_lost=CLIENT_LOST in (row.problems or "").split(),
+            client_lost=row.client_id is not None and _lost(row.problems),
         )
         return self.as_set(told)
 
@@ -235,6 +235,11 @@ class ConnectionRepository:
         document = json.loads(opened.reveal())
         headers = {name: Secret(value) for name, value in document["headers"].items()}
         return Secret(document["client_secret"]) if document["client_secret"] else None, headers
+
+
+def _lost(problems: str | None) -> bool:
+    """As the last reading showed it: none at all, or Auth0's own in its place."""
+    return not {CLIENT_LOST, DEVELOPER_KEYS}.isdisjoint((problems or "").split())
 
 
 def scope_of(tenant: str, name: str) -> str:

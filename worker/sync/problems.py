@@ -6,16 +6,16 @@ from collections.abc import Mapping
 
 from worker.auth0 import Connection
 from worker.domain.exchange import ConnectionConfig
-from worker.store.connections import CLIENT_LOST
+from worker.store.connections import CLIENT_LOST, DEVELOPER_KEYS
 
 PROBLEMS: Mapping[str, str] = {
     "options_hidden": (
         "Auth0 shows no options: grant the application read:connections_options, or set client_id "
         "and client_secret for this connection in evergrant.toml"
     ),
-    "developer_keys": (
+    DEVELOPER_KEYS: (
         "the connection uses Auth0's developer keys, whose secret nobody else knows: enter a "
-        "client of your own"
+        "client of your own. Grants of a client that it had before are renewed with that one"
     ),
     "token_vault": (
         "Connected Accounts (Token Vault) is on: Auth0 keeps new tokens out of the users' "
@@ -69,7 +69,7 @@ def problems_of(
     client_id = connection.options.get("client_id")
     found = _vault(connection)
     if client_id == "":  # absent altogether: a strategy without a client
-        found |= {"developer_keys"}
+        found |= {DEVELOPER_KEYS}
     if before is not None and before.client_id and client_id and before.client_id != client_id:
         found |= {"client_swapped"}
     if had_admin and not has_admin:

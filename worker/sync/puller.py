@@ -16,7 +16,7 @@ from worker.domain.held import Withheld
 from worker.domain.merge import SECOND_LOOK, Arrival, Kind, Why
 from worker.domain.ports import Catalogue, Clock, Offload
 from worker.monitoring.metrics import PULLS
-from worker.store.connections import CLIENT_LOST
+from worker.store.connections import CLIENT_LOST, DEVELOPER_KEYS
 from worker.store.findings import FindingRepository
 from worker.store.merging import Merged, MergedGrant, MergeRepository
 from worker.store.pulls import Begun, PullRepository, connection_subject, user_subject
@@ -285,7 +285,8 @@ class Puller:
         had_admin = await self._offload(self._findings.has_admin, tenant, found.name)
         has_admin = any(admin_tokens(found.options))
         codes = problems_of(found, before, had_admin=had_admin, has_admin=has_admin)
-        codes |= {CLIENT_LOST} if client_lost else set()
+        if client_lost and DEVELOPER_KEYS not in codes:
+            codes |= {CLIENT_LOST}
         now = self._clock.now()
         new = await self._offload(
             self._findings.put, tenant, found.name, codes, lasting=LASTING, now=now
