@@ -226,7 +226,7 @@ def until(holds: Callable[[], object]) -> None:
 
 
 def test_a_backfill_says_on_interruption_how_to_go_on(stage, base):
-    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(220)])
+    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(900)])
     command = [sys.executable, "-m", "worker.cli", "sync", "users"]
     stopped = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until(lambda: places(base) or stopped.poll() is not None)
