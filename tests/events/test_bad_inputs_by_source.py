@@ -259,8 +259,38 @@ async def test_one_id_however_often_and_with_whatever_body_is_one_event(
 ) -> None:
     kind, deliver = WAYS[way]
     site = Everywhere(sqlite_engine, tmp_path)
-    await deliver(site, [*[record(kind, "last")] * 50, record(kind, "last", "auth0|other")])
+    await deliver(site, [*[record(kind, "last")] * 1_000, record(kind, "last", "auth0|other")])
     assert site.world.inbox.counts() == {"new": 1}
+
+
+async def batch_of_cloud_events(site: Everywhere, records: Sequence[bytes]) -> None:
+    await site._posted(joined(records), ("Authorization", "Bearer t0ken"), door="events")
+
+
+async def one_message(site: Everywhere, records: Sequence[bytes]) -> None:
+    await site.queue([joined(records)])
+
+
+AT_ONCE: dict[str, tuple[str, Way, dict[str, int]]] = {
+    "log stream, lines": ("log", Everywhere.lines, {"new": 10_000}),
+    "log stream, array": ("log", Everywhere.array, {"new": 10_000}),
+    "log stream, object": ("log", Everywhere.object, {"new": 10_000}),
+    "log poll": ("log", Everywhere.log_poll, {"new": 10_000}),
+    "event stream": ("event", batch_of_cloud_events, {"new": 10_000}),
+    "Events API": ("event", Everywhere.events_api, {"new": 10_000}),
+    "failed deliveries": ("event", Everywhere.failed_deliveries, {"new": 10_000}),
+    "queue": ("event", one_message, {}),  # larger than a message may be: buried
+}
+
+
+@pytest.mark.parametrize("way", AT_ONCE)
+async def test_ten_thousand_at_once(sqlite_engine: Engine, tmp_path: Path, way: str) -> None:
+    kind, deliver, rows = AT_ONCE[way]
+    site = Everywhere(sqlite_engine, tmp_path)
+    names = [*map(str, range(9_999)), "last"]
+    await deliver(site, [record(kind, name, f"auth0|{name}") for name in names])
+    assert site.world.inbox.counts() == rows
+    assert site.kept == (not rows)
 
 
 @pytest.mark.parametrize("way", [way for way, (kind, _) in WAYS.items() if kind == "event"])

@@ -296,7 +296,7 @@ AUTHENTIC: dict[str, tuple[bytes, int, dict[str, int]]] = {
         202,
         {"new": 2, "unreadable": 1},
     ),
-    "one id a thousand times": (jsonl(*[login("1")] * 60), 202, {"new": 1}),
+    "one id sixty times": (jsonl(*[login("1")] * 60), 202, {"new": 1}),
     "one id, two bodies": (jsonl(login("1"), login("1", user_id="auth0|x")), 202, {"new": 1}),
     "ten years ahead": (array(login("1", date="2036-01-01T00:00:00Z")), 202, {"new": 1}),
     "ten years ago": (array(login("1", date="2016-01-01T00:00:00Z")), 202, {"new": 1}),
@@ -318,20 +318,6 @@ async def test_what_is_authentic_is_kept_and_never_refused(
 ) -> None:
     assert (await front.post(body)).status_code == status
     assert front.rows == rows
-
-
-async def test_an_array_of_ten_thousand_events_is_taken(
-    sqlite_engine: Engine, tmp_path: Path
-) -> None:
-    world = World(sqlite_engine, tmp_path)
-    doors = {"acme": TenantDoors(logs=(verbatim(Secret(HUSH)),))}
-    app = Starlette(routes=routes(intake=world.intake, tenants=doors, offload=offload))
-    body = array(*(login(str(n)) for n in range(10_000)))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
-        response = await http.post(
-            "http://x/hooks/auth0/acme/logs", content=body, headers={"authorization": HUSH}
-        )
-    assert counts(response) == (10_000, 0, 0)
 
 
 KEYS = {"logs": HUSH, "events": "Bearer t0ken"}

@@ -19,6 +19,7 @@ from tests.sync.world import World
 from worker.actions import Collaborators, Registry, built_in
 from worker.bootstrap.following import EVERY_LOG, EVERY_STREAM, Following
 from worker.domain.event import Source
+from worker.domain.held import Withheld
 from worker.domain.ports import Notice
 from worker.events import Intake, Processor, Spool, TenantFacts, joined
 from worker.events.facts import auth0_name_of
@@ -174,6 +175,7 @@ async def test_a_login_a_block_and_a_deletion_are_acted_on_within_a_quarter_of_a
     one.stage.do("delete_user", user_id=emil)
     await one.pass_time(PROMPTLY)
     assert one.pulled_since(rosa, blocked_at)
+    assert one.world.grant("rosa").withheld == Withheld.USER_BLOCKED
     assert set(one.withheld) == {emil}
 
 
