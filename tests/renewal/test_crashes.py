@@ -11,7 +11,7 @@ from sqlalchemy import delete, update
 from tests.planted import opened, row_of
 from tests.renewal.test_uncertain import live
 from tests.simulation.virtual_time import run
-from tests.simulation.world import Fault
+from tests.simulation.world import Fault, content_of, restore
 from worker.domain.exchange import Rotation
 from worker.store.engine import writing
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
@@ -215,6 +215,55 @@ def test_a_node_that_never_comes_back_is_waited_for_as_long_as_a_hold(world):
         await live([here], 590)
         assert w.network.sent == []
         await live([here], 20)
+        assert len(w.network.sent) == 1
+
+    run(story())
+
+
+def test_who_began_in_the_lost_window_is_waited_for_by_everybody(world):
+    """I24: the new store knows neither what it has renewed nor that it exists. Its neighbours see
+    that it lives: one that was born after it, too, and whoever waits for that node."""
+
+    async def story():
+        w = world(Rotation.F)
+        known, far = w.start(node="n1"), w.start(node="n2")
+        for process in (known, far):
+            await process.engine.sweep()
+        grant = w.plant()
+        before = content_of(w.store)
+        young = w.start(node="n1")
+        await young.drain()
+        known.kill()
+        restore(w.store, before)
+        w.lineage += 1
+        born = w.start(node="n1")
+        await live([born, far], 60)
+        assert len(w.network.sent) == 1
+        await live([young, born, far], 10)
+        assert w.ledger.double_spends == []
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+
+    run(story())
+
+
+def test_a_replay_alone_does_not_speak_for_what_a_new_history_lacks(world):
+    """I24: it brings what the dead had not written. What they had, the new store may lack."""
+
+    async def story():
+        w = world(Rotation.F)
+        doomed, far = w.start(node="n1"), w.start(node="n2")
+        for process in (doomed, far):
+            await process.engine.sweep()
+        w.plant()
+        before = content_of(w.store)
+        await live([doomed], 4)
+        doomed.kill()
+        restore(w.store, before)
+        w.lineage += 1
+        born = w.start(node="n1")
+        w.at_step = lambda who, name: who is born and name == "_compare" and who.kill()
+        asyncio.get_running_loop().create_task(born.engine.replay())
+        await live([far], 20)
         assert len(w.network.sent) == 1
 
     run(story())

@@ -89,9 +89,9 @@ class Settling(Protocol):
     def silent(self, lineage: int) -> Sequence[str]:
         """Who vouched for another history, and not for this one: "node:process"."""
 
-    def vouch(self, lineage: int, beside: Iterable[str]) -> Sequence[str]:
-        """This process holds nothing that the store lacks; who is silent still, of those who knew
-        another history and of the processes `beside` this one."""
+    def vouch(self, lineage: int, *, gone: Iterable[str], beside: Iterable[str]) -> Sequence[str]:
+        """This process and the `gone` ones hold nothing that the store lacks; who is silent still,
+        of those who knew another history and of the processes `beside` this one."""
 
     def unvouch(self, *processes: str) -> None:
         """These processes of this node are gone, and left nothing that the store lacks."""

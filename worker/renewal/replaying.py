@@ -58,7 +58,12 @@ class Replayer:
         self.doubtful = True  # of the store's memory, until it has been compared with ours
 
     async def replay(self) -> int:
-        """Every dead process of this node whose journal the store may lack; how many."""
+        """Every dead process of this node whose journal the store may lack; how many.
+
+        Not before the store is known to be whole: nobody would wait for them any more (I24).
+        """
+        if not await self.store_is_whole():
+            return 0
         if not self.doubtful and self._clock.monotonic() >= self._tidy_at:
             self._tidy_at = self._clock.monotonic() + _TIDY_EVERY
             await self._offload(self._forget_old)
@@ -116,9 +121,10 @@ class Replayer:
             _log.error("store_rolled_back", process=self._journal.process)
         if behind or any(f"{self._node}:{one.name}" in silent for one in ours):
             self._bring_everything()
-        self._settling.unvouch(*(one.name for one in ours[1:]))
-        living = self._journals.living() if self._known not in (None, lineage) else ()
-        self._wait_for(self._settling.vouch(lineage, living), lineage)
+        another = bool(silent) or self._known not in (None, lineage)
+        beside = self._journals.living() if another else ()
+        gone = [one.name for one in ours[1:]]
+        self._wait_for(self._settling.vouch(lineage, gone=gone, beside=beside), lineage)
         self._known = lineage
         self._claims.lineage = lineage
 

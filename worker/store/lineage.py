@@ -25,6 +25,7 @@ _TIMELINE = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::b
 _HIDDEN = "0::bigint"  # a service that does not let its log be seen; the counters are left then
 Lineage = Callable[[Connection], int]
 _VOUCHED = "whole:"
+_NEVER = -1  # of a process that is known to live, and has vouched for no history that we know of
 _expressions: MutableMapping[Engine, str] = WeakKeyDictionary()
 _log = structlog.get_logger(__name__)
 
@@ -61,18 +62,22 @@ def vouch(connection: Connection, who: str, lineage: int) -> None:
     )
 
 
+def expect(connection: Connection, *who: str) -> None:
+    """They live, and are silent until they vouch, for those too who cannot see that they live.
+
+    Who vouched for the last history in one of the commits that this one lacks is forgotten.
+    """
+    if not who:
+        return
+    rows = [{"name": _VOUCHED + one, "value": _NEVER} for one in who]
+    expected = insert_into(connection, CounterRow).on_conflict_do_nothing()
+    connection.execute(expected, rows)
+
+
 def unvouch(connection: Connection, *who: str) -> None:
     """They are gone, and left nothing that the store lacks."""
     names = [_VOUCHED + one for one in who]
     connection.execute(delete(CounterRow).where(CounterRow.name.in_(names)))
-
-
-def vouching(connection: Connection, lineage: int) -> set[str]:
-    """Who has vouched for this one."""
-    asked = select(CounterRow.name).where(
-        CounterRow.name.startswith(_VOUCHED, autoescape=True), CounterRow.value == lineage
-    )
-    return {name.removeprefix(_VOUCHED) for name in connection.execute(asked).scalars()}
 
 
 def silent(connection: Connection, lineage: int) -> list[str]:

@@ -32,7 +32,7 @@ from worker.domain.verdict import after_refusal
 from worker.store import candidates, seen, verdict_brake
 from worker.store.claim_rows import FREE
 from worker.store.engine import reading, writing
-from worker.store.lineage import Lineage, lineage_of, silent, unvouch, vouch, vouching
+from worker.store.lineage import Lineage, expect, lineage_of, silent, unvouch, vouch
 from worker.store.moving import move_group, move_one
 from worker.store.sharing import following, holder_of
 from worker.store.tables import CounterRow, GrantRow, SeenRefreshTokenRow
@@ -168,25 +168,36 @@ class SettlingRepository:
         with reading(self._engine) as connection:
             return silent(connection, lineage)
 
-    def vouch(self, lineage: int, beside: Iterable[str] = ()) -> list[str]:
-        """This process lacks nothing here; who has not said so yet: of those who knew another
-        history, and of the processes of this node `beside` it. Raises: TransientError."""
+    def vouch(
+        self, lineage: int, *, gone: Iterable[str] = (), beside: Iterable[str] = ()
+    ) -> list[str]:
+        """This process and the `gone` ones of its node lack nothing here; who has not said so yet:
+        of those who knew another history, and of the processes `beside` it, which live.
+
+        One transaction: as long as one of a node is silent, all others wait, and when the last of
+        those that are known is not any more, its neighbours are known too.
+        Raises: TransientError.
+        """
         with writing(self._engine) as connection:
             if self._lineage(connection) != lineage:
                 raise TransientError("store: another history", code="another_history")
-            vouch(connection, f"{self._node}:{self._process}", lineage)
-            living = {f"{self._node}:{process}" for process in beside}
-            return sorted({*silent(connection, lineage), *(living - vouching(connection, lineage))})
+            unvouch(connection, *map(self._of_node, gone))
+            vouch(connection, self._of_node(self._process), lineage)
+            expect(connection, *map(self._of_node, beside))
+            return sorted(silent(connection, lineage))
 
     def unvouch(self, *processes: str) -> None:
         """These processes of this node are gone, and have left nothing."""
         with writing(self._engine) as connection:
-            unvouch(connection, *(f"{self._node}:{process}" for process in processes))
+            unvouch(connection, *map(self._of_node, processes))
 
     def forget(self, silent: Iterable[str]) -> None:
         """They did not come back; whatever they hold is late."""
         with writing(self._engine) as connection:
             unvouch(connection, *silent)
+
+    def _of_node(self, process: str) -> str:
+        return f"{self._node}:{process}"
 
     def _name(self, process: str) -> str:
         return f"rotated:{self._node}:{process}"
