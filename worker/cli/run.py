@@ -83,17 +83,18 @@ def worker(
     Example: evergrant worker --queues renew.github,renew.google-oauth2
     """
     settings = _start("worker", supervised=supervised)
-    from worker.queue.app import worker_arguments
+    from worker.queue.app import worker_options
     from worker.tasks.app import app
     from worker.tasks.app import worker as made
 
     made()  # here, where what is wrong with it ends the process with a line
-    app.worker_main(
-        worker_arguments(
-            concurrency=concurrency or settings.concurrency,
-            queues=[name for name in queues.split(",") if name],
-        )
+    options = worker_options(
+        concurrency=concurrency or settings.concurrency,
+        queues=[name for name in queues.split(",") if name],
     )
+    running = app.Worker(**options)
+    running.start()
+    sys.exit(running.exitcode)
 
 
 def scheduler(supervised: Supervised = False) -> None:
@@ -101,7 +102,7 @@ def scheduler(supervised: Supervised = False) -> None:
     _start("scheduler", supervised=supervised)
     from worker.tasks.app import app
 
-    app.start(["--quiet", "beat", "--loglevel=WARNING", "--pidfile="])
+    app.Beat(quiet=True).run()
 
 
 def flower(

@@ -7,8 +7,10 @@ measured under kill -9 of workers and broker (docs/operating.md tells which and 
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, MutableMapping
+import socket
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -163,18 +165,21 @@ def looks_only(commands: MutableMapping[str, Any]) -> None:
         del commands[name]
 
 
-def worker_arguments(*, concurrency: int, queues: Iterable[str] = (), name: str = "") -> list[str]:
-    """The arguments of `celery worker` that belong to this product."""
-    chosen = ",".join(queues)
-    return [
-        "--quiet",  # no banner; it lists a hundred queues
-        "worker",
-        "--pool=threads",
-        f"--concurrency={concurrency}",
-        "--without-gossip",  # both only cost messages here
-        "--without-mingle",
-        "--task-events",
-        f"--hostname={name or f'evergrant-{os.getpid()}'}@%h",
-        "--loglevel=INFO",
-        *([f"--queues={chosen}"] if chosen else []),
-    ]
+def worker_options(
+    *, concurrency: int, queues: Collection[str] = (), name: str = ""
+) -> dict[str, Any]:
+    """What `app.Worker` is made with: `celery worker`, without its command line.
+
+    That brings Flower, a shell and its completion into every worker: ten megabytes.
+    """
+    return {
+        "concurrency": concurrency,
+        "queues": list(queues) or None,
+        "hostname": f"{name or f'evergrant-{os.getpid()}'}@{socket.gethostname()}",
+        "pool": "threads",
+        "task_events": True,
+        "without_gossip": True,  # both only cost messages here
+        "without_mingle": True,
+        "loglevel": logging.INFO,
+        "quiet": True,  # no banner; it lists a hundred queues
+    }
