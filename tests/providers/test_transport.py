@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import gc
 import gzip
 import socket
 import sys
@@ -23,7 +24,7 @@ from tests.providers import wire
 from tests.providers.wire import BODY, Authority, Peer, Server, http, serving
 from worker.domain.exchange import Answered, NotSent, Outcome, Uncertain
 from worker.providers import HttpTokenEndpoint
-from worker.providers.answer import BODY_LIMIT
+from worker.providers.answer import BODY_LIMIT, Answer
 from worker.providers.connection import MaybeSentError, SurelyNotSentError
 from worker.providers.transport import TokenTransport
 
@@ -299,6 +300,21 @@ async def test_a_connection_is_used_again_one_exchange_at_a_time(endpoint):
         assert server.connections == 1
         await asyncio.gather(ask(endpoint, server), ask(endpoint, server))
         assert server.connections == 2
+
+
+async def test_what_was_answered_is_not_kept_for_the_next_collection(endpoint):
+    """It holds tokens; and a worker that collects seldom held thousands."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(answering(http(), http(status="400 Bad Request"))) as server:
+            assert isinstance(await ask(endpoint, server), Answered)
+            assert isinstance(await ask(endpoint, server), Answered)
+            assert server.connections == 1
+            await asyncio.sleep(0)  # the loop holds what it has just handed over
+            assert not [one for one in gc.get_objects() if isinstance(one, Answer)]
+    finally:
+        gc.enable()
 
 
 async def test_a_connection_that_the_server_has_left_is_not_written_to(endpoint):

@@ -9,7 +9,10 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
+import worker.renewal.committer
 import worker.renewal.counting
+from tests.simulation.virtual_time import run
+from tests.simulation.world import Process
 from worker.domain.attempt import Postponed, Settled
 from worker.domain.exchange import NotSent
 from worker.domain.grant import AttemptId, GrantId
@@ -88,3 +91,26 @@ def test_a_count_that_cannot_be_told_is_not_told_twice_and_not_kept(monkeypatch)
 
 def _breaks(histogram, values):
     raise ZeroDivisionError
+
+
+def test_a_store_that_takes_endings_slowly_is_asked_for_no_more_claims(world, monkeypatch):
+    """Its claims are quick and its writes are not; every ending holds tokens, in memory."""
+    monkeypatch.setattr(worker.renewal.committer, "BACKLOG", 10)
+
+    async def story():
+        w = world()
+        for n in range(100):
+            w.plant(f"r{n}")
+        process, most = w.start(), 0
+
+        async def slowly(call, *args, **kwargs):
+            nonlocal most
+            await asyncio.sleep(5)
+            most = max(most, len(process.engine._live))
+            return await Process.offload(process, call, *args, **kwargs)
+
+        process.engine._committer._offload = slowly
+        assert await process.drain() == {"renewed": 100}
+        assert most <= 60
+
+    run(story())

@@ -42,10 +42,13 @@ def test_empty_to_head_is_what_the_tables_say(fresh: Engine) -> None:
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_there_is_one_head() -> None:
+def test_there_is_one_head_and_the_names_of_the_files_tell_the_order() -> None:
     config = Config()
     config.set_main_option("script_location", "migrations")
-    assert len(ScriptDirectory.from_config(config).get_heads()) == 1
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_heads() == migrate.revisions()[-1:]
+    walked = [script.revision for script in scripts.walk_revisions()]
+    assert walked[::-1] == migrate.revisions()
 
 
 def test_a_database_is_current_when_it_is_migrated_or_ahead(fresh: Engine) -> None:

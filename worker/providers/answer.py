@@ -25,7 +25,7 @@ class Answer:
     _fed: int = 0
     _header_bytes: int = 0
     _informational: int = 0
-    _parser: httptools.HttpResponseParser = field(init=False, repr=False)
+    _parser: httptools.HttpResponseParser | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -34,8 +34,14 @@ class Answer:
         """Raises: httptools.HttpParserError for what is not HTTP or breaks a limit."""
         if self.status == 0 and self._fed > HEADER_LIMIT:
             raise httptools.HttpParserError("header too large")
+        assert self._parser is not None
         self._fed += len(data)
         self._parser.feed_data(data)
+
+    def let_go(self) -> None:
+        """No more is fed. Parser and answer hold each other: tokens would lie about until the
+        next collection."""
+        self._parser = None
 
     def closed(self) -> None:
         """The other side has no more to say: the end of a body without a length."""
@@ -54,6 +60,7 @@ class Answer:
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if status >= 200:
             self.status = status
@@ -72,6 +79,7 @@ class Answer:
         if self.status == 0:  # a 1xx; the answer follows
             self.headers.clear()
             return
+        assert self._parser is not None
         self.complete = True
         self.keep_alive = self._parser.should_keep_alive()
 

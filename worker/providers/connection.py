@@ -133,19 +133,26 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _finish(self) -> None:
+    def _taken(self) -> Answer | None:
         answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.let_go()
+        return answer
+
+    def _finish(self) -> None:
+        answer = self._taken()
         if answer is None:
             return
         if answer.cut or not answer.keep_alive:
             self.closed = True
             if self._transport:
                 self._transport.abort()
-        if self._done and not self._done.done():
-            self._done.set_result(answer)
+        done, self._done = self._done, None  # which holds the answer
+        if done and not done.done():
+            done.set_result(answer)
 
     def _fail(self, reason: str) -> None:
-        answer, self._answer = self._answer, None
+        answer = self._taken()
         if self._done and not self._done.done():
             fragment = answer if answer and answer.status else None
             self._done.set_exception(MaybeSentError(reason, fragment))

@@ -20,6 +20,7 @@ GATHER, GATHER_MANY = 0.02, 0.1
 MANY = 10  # were gathered the time before
 _LONGEST_RETRY = 2.0
 _AGAIN = 60.0  # seconds between tries to write what could not be written
+BACKLOG = 5 * GROUP  # endings that may wait for the store before no more is claimed
 _NOTHING = Settled(fates={}, counter=None)
 
 
@@ -42,6 +43,7 @@ class Committer:
         self._settled = settled
         self._pending: list[Ending] = []
         self._came = 0  # how many were gathered the last time
+        self._left = 0  # of those, not yet written
         self._task: asyncio.Task[None] | None = None
         self._later: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[GrantId, int], int] = {}  # places in our journal
@@ -57,6 +59,11 @@ class Committer:
         """It stands in the journal, until the store has it."""
         self._entries[brought.grant, brought.fence] = entry
 
+    @property
+    def is_behind(self) -> bool:
+        """The store takes endings more slowly than they come."""
+        return len(self._pending) + self._left >= BACKLOG
+
     async def flushed(self) -> None:
         """Until everything put so far is in the store."""
         while self._task is not None and not self._task.done():
@@ -66,9 +73,10 @@ class Committer:
         while self._pending:
             await self._clock.sleep(GATHER_MANY if self._came >= MANY else GATHER)
             gathered, self._pending = self._pending, []
-            self._came = len(gathered)
+            self._came = self._left = len(gathered)
             for start in range(0, len(gathered), GROUP):
                 await self._write(gathered[start : start + GROUP])
+                self._left = max(0, self._left - GROUP)
 
     async def _write(self, group: Sequence[Ending]) -> None:
         try:

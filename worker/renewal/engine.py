@@ -339,6 +339,8 @@ class Engine:
         return [self._lanes[host] for host in self._hosts_of.get(provider, ())]
 
     def _room(self, provider: str) -> int:
+        if self._committer.is_behind:
+            return 0
         lanes = self._lanes_of(provider)
         if not lanes:
             return _FIRST_CLAIM
