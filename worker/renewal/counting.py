@@ -60,7 +60,8 @@ class Counts:
             (self.lateness, LATENESS),
             (self.time_to_expiry, TIME_TO_EXPIRY),
         ):
-            observe_all(histogram.labels(self.provider), values)
+            if values:
+                observe_all(histogram.labels(self.provider), values)
 
 
 class Counting:
