@@ -151,3 +151,6 @@ def test_trouble_of_one_tenant_delays_no_other(
     one.wait_for(lambda: one.has(user_id))
     one.wait_for(lambda: one.renewals() >= before + 3)
     assert one.quiet.ledger()["total"]["reused"] == 0
+    renewed = one.metrics("evergrant_tenant_renewals_total", verdict="renewed")
+    assert renewed["quiet"] >= 3
+    assert one.metrics("evergrant_tenant_grants_valid_ratio").keys() == {"busy", "quiet"}

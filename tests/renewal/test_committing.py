@@ -74,7 +74,7 @@ def test_endings_are_gathered_longer_while_many_come():
 def test_a_count_that_cannot_be_told_is_not_told_twice_and_not_kept(monkeypatch):
     counts = Counts("github")
     counts.exchanged(NotSent(reason="connect"), 0.1)
-    counts.verdicts["renewed"] += 1
+    counts.verdicts["acme", "renewed"] += 1
     monkeypatch.setattr(worker.renewal.counting, "observe_all", _breaks)
     with pytest.raises(ZeroDivisionError):
         counts.tell()

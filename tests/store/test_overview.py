@@ -19,9 +19,9 @@ def minutes(count):
 
 @pytest.fixture
 def grants(engine):
-    def add(provider, due, *, state="active", expires=60):
+    def add(provider, due, *, state="active", expires=60, tenant="acme"):
         row = {
-            "tenant": "acme", "connection": provider, "part": "user", "strategy": provider,
+            "tenant": tenant, "connection": provider, "part": "user", "strategy": provider,
             "provider": provider, "state": state, "renewable": True, "generation": 0,
             "family": 0, "token_type": "Bearer", "issued_at": NOW, "expiry": "at",
             "expires_at": minutes(expires), "logged_in_at": NOW, "rotated_before": False,
@@ -40,6 +40,17 @@ def test_grants_are_counted_by_what_an_operator_asks(engine, grants):
     grants("github", 5, expires=-5)
     grants("github", None, state="needs_reauth")
     grants("github", None, state="erased")
-    (line,) = Overview(engine).providers(NOW)
+    (line,) = Overview(engine).grants(NOW).providers
     assert (line.grants, line.active, line.needs_reauth) == (3, 2, 1)
     assert (line.valid, line.overdue, line.next_due) == (1, 1, minutes(-1))
+
+
+def test_they_are_counted_by_provider_and_by_tenant_alike(engine, grants):
+    grants("github", -1)
+    grants("github", -3, tenant="globex", expires=-5)
+    grants("google-oauth2", 7, tenant="globex")
+    told = Overview(engine).grants(NOW)
+    counts = [(line.provider, line.grants, line.valid, line.next_due) for line in told.providers]
+    assert counts == [("github", 2, 1, minutes(-3)), ("google-oauth2", 1, 1, minutes(7))]
+    counts = [(line.tenant, line.grants, line.valid, line.next_due) for line in told.tenants]
+    assert counts == [("acme", 1, 1, minutes(-1)), ("globex", 2, 1, minutes(-3))]

@@ -22,7 +22,7 @@ from worker.domain.errors import WorkerError
 from worker.domain.ports import Clock, Offload
 from worker.monitoring.metrics import GaugeRow, StoreCollector, exposition
 from worker.store import migrate
-from worker.store.overview import Overview, ProviderLine
+from worker.store.overview import Counted, GrantLines, Overview, ProviderLine, TenantLine
 
 _KEPT = 20  # a scan of all grants is repeated after this many times what it took
 _AT_LEAST = 2.0  # seconds
@@ -37,7 +37,7 @@ class Health:
         self._clock = clock
         self._offload = offload
         self._gauges = StoreCollector(self._rows)
-        self._lines: tuple[float, list[ProviderLine]] = (float("-inf"), [])
+        self._lines = (float("-inf"), GrantLines(providers=[], tenants=[]))
         self._current = False
 
     def routes(self) -> list[Route]:
@@ -75,7 +75,9 @@ class Health:
 
     def _rows(self) -> Iterator[GaugeRow]:
         now = self._clock.now()
-        yield from _of_grants(self._providers(now), now)
+        grants = self._grants(now)
+        yield from _of_grants(grants.providers, now)
+        yield from _of_tenants(grants.tenants, now)
         inbox, outbox = self._overview.inbox(), self._overview.outbox()
         waits = [
             (("inbox",), _age(inbox.oldest_at, now)),
@@ -99,11 +101,11 @@ class Health:
         budgets = [((t, b), level) for t, b, level in self._overview.budgets()]
         yield "evergrant_auth0_budget", "Requests left.", ("tenant", "bucket"), budgets
 
-    def _providers(self, now: datetime) -> list[ProviderLine]:
+    def _grants(self, now: datetime) -> GrantLines:
         fresh_until, lines = self._lines
         began = time.monotonic()
         if began >= fresh_until:
-            lines = self._overview.providers(now)
+            lines = self._overview.grants(now)
             took = time.monotonic() - began
             self._lines = (time.monotonic() + max(_AT_LEAST, _KEPT * took), lines)
         return lines
@@ -111,11 +113,12 @@ class Health:
 
 def status(overview: Overview, now: datetime) -> dict[str, Any]:
     """How things stand, as `/status` and `evergrant status` tell it."""
-    inbox, outbox = overview.inbox(), overview.outbox()
+    inbox, outbox, grants = overview.inbox(), overview.outbox(), overview.grants(now)
     return {
         "version": __version__,
         "at": _told(now),
-        "providers": [_line(line) for line in overview.providers(now)],
+        "providers": [_line(line) for line in grants.providers],
+        "tenants": [_line(line) for line in grants.tenants],
         "inbox": {**asdict(inbox), "oldest_at": _told(inbox.oldest_at)},
         "outbox": {**asdict(outbox), "oldest_at": _told(outbox.oldest_at)},
         "stopped_connections": [
@@ -137,7 +140,7 @@ def status(overview: Overview, now: datetime) -> dict[str, Any]:
     }
 
 
-def _line(line: ProviderLine) -> dict[str, Any]:
+def _line(line: Counted) -> dict[str, Any]:
     return {**asdict(line), "next_due": _told(line.next_due)}
 
 
@@ -160,6 +163,22 @@ def _of_grants(lines: list[ProviderLine], now: datetime) -> Iterator[GaugeRow]:
     yield "evergrant_due_backlog", "Grants due and not yet renewed.", ("provider",), overdue
     ages = [((n.provider,), _age(n.next_due, now)) for n in lines]
     yield "evergrant_due_age_seconds", "Age of the longest overdue.", ("provider",), ages
+
+
+def _of_tenants(lines: list[TenantLine], now: datetime) -> Iterator[GaugeRow]:
+    """One tenant's trouble does not show in an entry that many tenants use."""
+    yield (
+        "evergrant_tenant_grants_valid_ratio",
+        "Share of a tenant's live grants whose token is valid now.", ("tenant",),
+        [((n.tenant,), n.valid / alive) for n in lines if (alive := n.active + n.suspect)],
+    )  # fmt: skip
+    needing = [((n.tenant,), float(n.needs_reauth)) for n in lines]
+    yield (
+        "evergrant_tenant_grants_needing_login", "Grants that only a login mends.", ("tenant",),
+        needing,
+    )  # fmt: skip
+    ages = [((n.tenant,), _age(n.next_due, now)) for n in lines]
+    yield "evergrant_tenant_due_age_seconds", "Age of the longest overdue.", ("tenant",), ages
 
 
 def _age(moment: datetime | None, now: datetime) -> float:

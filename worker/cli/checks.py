@@ -204,7 +204,7 @@ def _web(base: Base) -> Iterator[Finding]:
 def _backlog(base: Base) -> Iterator[Finding]:
     now, overview = base.clock.now(), Overview(base.engine)
     inbox, late = overview.inbox(), now - 3 * base.settings.tick - timedelta(seconds=60)
-    overdue = [n for n in overview.providers(now) if n.next_due and n.next_due < late]
+    overdue = [n for n in overview.grants(now).providers if n.next_due and n.next_due < late]
     for line in overdue:
         age = (now - line.next_due).total_seconds() if line.next_due else 0
         yield Finding(

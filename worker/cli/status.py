@@ -13,7 +13,7 @@ from worker.bootstrap.working import ALIVE
 from worker.cli import context
 from worker.cli.output import Json, out, print_json, print_table
 from worker.domain.errors import TransientError
-from worker.store.overview import Overview
+from worker.store.overview import Counted, Overview
 from worker.sync import explain_problem
 
 _SILENT = 120.0  # seconds; a sweep may take a while
@@ -25,8 +25,8 @@ def status(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Grants per provider, what waits, what is stopped. Reads the store, so it works with
-    everything else down.
+    """Grants per provider, and per tenant where there are several; what waits, what is stopped.
+    Reads the store, so it works with everything else down.
     """
     with context.opened() as base:
         if ready:
@@ -35,25 +35,16 @@ def status(
         now = base.clock.now()
         overview = Overview(base.engine)
         told = read_status(overview, now)
-        lines = overview.providers(now)
+        lines = overview.grants(now)
     if as_json:
         print_json(told)
         return
-    rows = [
-        {
-            "provider": line.provider,
-            "grants": line.grants,
-            "valid": line.valid,
-            "need_login": line.needs_reauth,
-            "end_soon": line.ending,
-            "not_renewable": line.unrenewable,
-            "overdue": line.overdue,
-            "next_renewal": line.next_due,
-        }
-        for line in lines
-    ]
-    columns = ["provider", "grants", "valid", "need_login", "end_soon", "not_renewable", "overdue"]
-    print_table(rows, [*columns, "next_renewal"], empty="no grants yet: nobody has logged in")
+    rows = [{"provider": line.provider, **_counts(line)} for line in lines.providers]
+    empty = "no grants yet: nobody has logged in"
+    print_table(rows, ["provider", *_COLUMNS], empty=empty)
+    if len(lines.tenants) > 1:
+        rows = [{"tenant": line.tenant, **_counts(line)} for line in lines.tenants]
+        print_table(rows, ["tenant", *_COLUMNS], empty="", title="")
     _waiting("events", told["inbox"])
     _waiting("notices", told["outbox"])
     for one in told["stopped_connections"]:
@@ -66,6 +57,23 @@ def status(
         out.print(f"[red]{one['status']}[/] {one['tenant']}: {what}, so Auth0 does not tell us")
     for one in told["blocked_hosts"]:
         out.print(f"[yellow]waiting[/] {one['host']} until {one['until']}: {one['why']}")
+
+
+_COLUMNS = (
+    "grants", "valid", "need_login", "end_soon", "not_renewable", "overdue", "next_renewal",
+)  # fmt: skip
+
+
+def _counts(line: Counted) -> dict[str, Any]:
+    return {
+        "grants": line.grants,
+        "valid": line.valid,
+        "need_login": line.needs_reauth,
+        "end_soon": line.ending,
+        "not_renewable": line.unrenewable,
+        "overdue": line.overdue,
+        "next_renewal": line.next_due,
+    }
 
 
 def _stand_or_fall(base: Base) -> None:

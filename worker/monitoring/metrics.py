@@ -51,6 +51,9 @@ _CALL = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 120)
 _SYNC = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2)
 
 RENEWALS = Counter("evergrant_renewals", "Renewals by verdict.", ["provider", "verdict"])
+TENANT_RENEWALS = Counter(
+    "evergrant_tenant_renewals", "The same by tenant, over all providers.", ["tenant", "verdict"]
+)
 LATENESS = Histogram(
     "evergrant_renewal_lateness_seconds",
     "From the moment a renewal was due to the commit of its tokens.",

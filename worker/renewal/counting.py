@@ -16,6 +16,7 @@ from worker.monitoring.metrics import (
     IN_FLIGHT,
     LATENESS,
     RENEWALS,
+    TENANT_RENEWALS,
     TIME_TO_EXPIRY,
     observe_all,
 )
@@ -31,7 +32,7 @@ class Counts:
     provider: str
     in_flight: int = 0
     fates: Counter[str] = field(default_factory=Counter)
-    verdicts: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)  # (tenant, verdict)
     seconds: list[float] = field(default_factory=list)
     lateness: list[float] = field(default_factory=list)
     time_to_expiry: list[float] = field(default_factory=list)
@@ -45,16 +46,18 @@ class Counts:
         try:
             self._tell()
         finally:
-            for counted in (self.fates, self.verdicts):
-                counted.clear()
+            self.fates.clear()
+            self.verdicts.clear()
             for values in (self.seconds, self.lateness, self.time_to_expiry):
                 values.clear()
 
     def _tell(self) -> None:
         IN_FLIGHT.labels(self.provider).set(self.in_flight)
-        for counted, metric in ((self.fates, EXCHANGES), (self.verdicts, RENEWALS)):
-            for word, count in counted.items():
-                metric.labels(self.provider, word).inc(count)
+        for fate, count in self.fates.items():
+            EXCHANGES.labels(self.provider, fate).inc(count)
+        for (tenant, verdict), count in self.verdicts.items():
+            RENEWALS.labels(self.provider, verdict).inc(count)
+            TENANT_RENEWALS.labels(tenant, verdict).inc(count)
         for values, histogram in (
             (self.seconds, EXCHANGE_SECONDS),
             (self.lateness, LATENESS),

@@ -415,7 +415,7 @@ class Engine:
         word = "renewed" if renewed else "postponed" if fate is Fate.APPLIED else fate.value
         self._tally[claim.provider, word] += 1
         counts = self._counting.of(claim.provider)
-        counts.verdicts[word if word != "postponed" else verdict] += 1
+        counts.verdicts[claim.key.tenant, word if word != "postponed" else verdict] += 1
         if renewed and claim.due_at is not None:
             counts.lateness.append(max(0.0, (now - claim.due_at).total_seconds()))
         if renewed and claim.expires_at is not None:

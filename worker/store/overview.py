@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     ColumnElement,
@@ -27,10 +29,9 @@ from worker.store.tables import ConnectionRow, GrantRow, HostRow, InboxRow, Outb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderLine:
-    """The grants of one catalogue entry, counted."""
+class Counted:
+    """Grants, by what an operator asks of them."""
 
-    provider: str
     grants: int
     active: int
     suspect: int
@@ -41,6 +42,28 @@ class ProviderLine:
     valid: int  # active, and the access token has not ended
     overdue: int
     next_due: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderLine(Counted):
+    """Those of one catalogue entry."""
+
+    provider: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantLine(Counted):
+    """Those of one tenant."""
+
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantLines:
+    """All of them, twice."""
+
+    providers: list[ProviderLine]
+    tenants: list[TenantLine]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +106,14 @@ class Overview:
         with reading(self._engine) as connection:
             return connection.execute(due.limit(1)).first() is not None
 
-    def providers(self, now: datetime) -> list[ProviderLine]:
+    def grants(self, now: datetime) -> GrantLines:
         """Counts all grants: a scan. For people, and for a scrape that is cached."""
         with reading(self._engine) as connection:
             rows = connection.execute(_counted(now)).mappings().all()
-        return [ProviderLine(**row) for row in rows]
+        return GrantLines(
+            providers=[ProviderLine(provider=n, **told) for n, told in _summed(rows, "provider")],
+            tenants=[TenantLine(tenant=n, **told) for n, told in _summed(rows, "tenant")],
+        )
 
     def inbox(self) -> QueueLine:
         return self._queue(InboxRow)
@@ -219,12 +245,28 @@ def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
 
 
+def _summed(
+    rows: Sequence[Mapping[Any, Any]], by: Literal["provider", "tenant"]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    of: dict[str, list[Mapping[Any, Any]]] = defaultdict(list)
+    for row in rows:
+        of[row[by]].append(row)
+    for name, mine in sorted(of.items()):
+        dues = [row["next_due"] for row in mine if row["next_due"] is not None]
+        counts = {key: sum(row[key] for row in mine) for key in _COUNTS}
+        yield name, {**counts, "next_due": min(dues, default=None)}
+
+
+_COUNTS = [one.name for one in fields(Counted) if one.name != "next_due"]
+
+
 def _counted(now: datetime) -> Select[*tuple[Any, ...]]:
     state = GrantRow.state
     alive = state.in_([GrantState.ACTIVE, GrantState.SUSPECT])
     unended = (GrantRow.expiry != ExpiryKind.AT) | (GrantRow.expires_at > now)
     return (
         select(
+            GrantRow.tenant.label("tenant"),
             GrantRow.provider.label("provider"),
             func.count().label("grants"),
             _count(state == GrantState.ACTIVE).label("active"),
@@ -238,6 +280,5 @@ def _counted(now: datetime) -> Select[*tuple[Any, ...]]:
             func.min(GrantRow.due_at).label("next_due"),
         )
         .where(state.not_in(_GONE))
-        .group_by(GrantRow.provider)
-        .order_by(GrantRow.provider)
+        .group_by(GrantRow.tenant, GrantRow.provider)
     )
