@@ -31,9 +31,11 @@ from worker.cli.app import call
 from worker.cli.one_reading import OneReading
 from worker.domain.errors import NotFoundError
 from worker.domain.event import Source
+from worker.domain.ports import Notice
 from worker.rehearsal import ConnectionSpec, RunningStage, StageSettings, rehearsal, write_config
 from worker.store.engine import reading, writing
 from worker.store.merging import Merged, MergeRepository
+from worker.store.notices import NoticeRepository
 from worker.store.pulls import PullRepository, user_subject
 from worker.store.tables import AuditRow, ConnectionRow, GrantRow, OutboxRow, TenantRow
 from worker.sync import Puller
@@ -491,6 +493,22 @@ def test_an_edit_at_auth0_is_told_with_the_users_it_concerns(
     assert code in evergrant("grants", "explain", str(grant.id))["connection_problems"]
     assert grant.refresh_token is not None  # nothing that we hold is deleted by any of them
     assert evergrant("connections", "clear", name)["cleared"]
+
+
+def test_a_deprecation_that_auth0_told_of_is_told_on(base, evergrant):
+    def said() -> list[str]:
+        return [one["told"] for one in evergrant("doctor")["checks"] if "to end" in one["told"]]
+
+    assert said() == []
+    for record in ("9001", "9002"):
+        notice = Notice(
+            tenant=TENANT, kind="auth0_deprecation", episode=record,
+            reason=f"depnote, log record {record}",
+        )  # fmt: skip
+        NoticeRepository(base.engine).tell([notice], now=base.clock.now())
+    (told,) = said()
+    assert "told 2 times" in told
+    assert "log record 9002" in told
 
 
 # ------------------------------------------------------------------ deletion (I14)

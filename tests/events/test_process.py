@@ -362,7 +362,9 @@ async def test_a_named_limit_brakes_and_a_deprecation_is_told(world: World) -> N
     due = NoticeRepository(world.engine).claim(
         now=world.clock.now(), lease_for=timedelta(seconds=1), limit=9
     )
-    assert [(n.kind, n.notice["reason"]) for n in due] == [("auth0_deprecation", "depnote")]
+    assert [(n.kind, n.notice["reason"]) for n in due] == [
+        ("auth0_deprecation", "depnote, log record 2")
+    ]
 
 
 async def test_a_limit_of_an_hour_ago_brakes_no_more(world: World) -> None:

@@ -39,7 +39,8 @@ async def heed_warning(event: ActionEvent, api: Api) -> None:
     if code.startswith("api_limit"):
         await api.brake()
     else:
-        await api.notify("auth0_deprecation", reason=code)
+        api.log("auth0_deprecation", record=event.id)
+        await api.notify("auth0_deprecation", reason=f"{code}, log record {event.id}")
 
 
 def built_in() -> list[Action]:

@@ -22,6 +22,7 @@ from worker.auth0.scopes import (
 )
 from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.departing import LOOK_AGAIN
+from worker.bootstrap.forgetting import KEEP
 from worker.bootstrap.keyrings import Ring, belongs, rings_of
 from worker.bootstrap.pulling import apis_of, credentials_of
 from worker.cli.audit import problems_of
@@ -39,6 +40,7 @@ from worker.store.dead_messages import DeadMessageRepository
 from worker.store.durability import durability_problems
 from worker.store.findings import FindingRepository
 from worker.store.following import FollowingRepository
+from worker.store.notices import NoticeRepository
 from worker.store.overview import Overview
 from worker.store.tenants import TenantRepository
 from worker.store.withholding import WithholdingRepository
@@ -260,6 +262,7 @@ async def _ask_tenants(base: Base) -> list[Finding]:
                 found += _scopes(label, granted)
                 found += _following(label, granted, told)
                 found += _streams(base, name)
+                found += _deprecations(base, name)
                 found += await _clock(label, http, credentials_of(told).address)
                 found += await foreseen(base, apis[name])
             except KeyringError as error:
@@ -301,6 +304,18 @@ def _streams(base: Base, tenant: str) -> Iterator[Finding]:
                 f"tenant {tenant}", Status.FAIL, f"{told} since {line.since:%Y-%m-%d %H:%M}",
                 "resume it: Auth0 → Monitoring → Streams, or Event Streams",
             )  # fmt: skip
+
+
+def _deprecations(base: Base, tenant: str) -> Iterator[Finding]:
+    """Auth0's `depnote` that named our client, for as long as its notice is kept."""
+    if told := NoticeRepository(base.engine).told(tenant, "auth0_deprecation"):
+        count, at, why = told
+        yield Finding(
+            f"tenant {tenant}", Status.WARN,
+            f"Auth0 says that something our application does is to end: told {count} times in"
+            f" {KEEP.days} days, last {at:%Y-%m-%d %H:%M} ({why})",
+            "Auth0 → Monitoring → Logs, type:depnote, tells what and until when",
+        )  # fmt: skip
 
 
 async def _clock(label: str, http: httpx.AsyncClient, address: str) -> list[Finding]:

@@ -89,6 +89,17 @@ class NoticeRepository:
         with writing(self._engine) as connection:
             connection.execute(_SETTLE, values)
 
+    def told(self, tenant: str, kind: str) -> tuple[int, datetime, str] | None:
+        """How many of a kind are kept, and of the last one when and why; None: there is none."""
+        mine = (_outbox.c.tenant == tenant, _outbox.c.kind == kind)
+        counted = select(func.count()).where(*mine)
+        last = select(_outbox.c.created_at, _outbox.c.notice).where(*mine)
+        latest = (_outbox.c.created_at.desc(), _outbox.c.id.desc())
+        with reading(self._engine) as connection:
+            row = connection.execute(last.order_by(*latest).limit(1)).first()
+            count: int = connection.execute(counted).scalar_one()
+        return (count, row.created_at, str(row.notice.get("reason") or "")) if row else None
+
     def oldest_age(self, *, now: datetime) -> timedelta | None:
         """How long the oldest unsent notice has waited; None: none waits."""
         query = select(func.min(_outbox.c.created_at)).where(_outbox.c.next_at.is_not(None))
