@@ -191,8 +191,12 @@ async def test_all_connections_are_read_and_lost_ones_noted(world: World) -> Non
     world.connection(github)
     world.auth0.on("/connections", (200, {"connections": [github]}), (200, [github]))
     world.auth0.on("/connections/con_google", (404, {}))
-    progress = await backfill_of(world).connections(known=["google-oauth2"])
+    seen: list[Progress] = []
+    backfill = backfill_of(world)
+    progress = await backfill.connections(known=["google-oauth2"], report=seen.append)
     assert (progress.done, progress.gone) == (1, 1)
+    assert [(one.passed, one.total) for one in seen] == [(1, 2), (2, 2)]
+    assert seen[0].ceiling == pytest.approx(16 * 0.6)  # requests a second, of the fake's plan
     assert [config.name for config in world.connections.all("acme")] == ["github"]
 
 

@@ -100,7 +100,8 @@ def connections(tenant: Tenant = None, as_json: Json = False) -> None:
         name = context.tenant_of(base, tenant)
         known = [config.name for config in base.connections().all(name)]
         async with OneReading(base) as reading:
-            return await _backfill(base, reading, name).connections(known)
+            with progress_bar("connections", quiet=as_json) as bar:
+                return await _backfill(base, reading, name).connections(known, report=bar)
 
     _conclude(context.run(work), "connections", as_json)
 

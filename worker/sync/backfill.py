@@ -77,7 +77,7 @@ class Backfill:
         progress, place = resumed_from(await self._offload(begin, now=self._clock.now()))
         left = await self._left(place) if ids is None else len(ids) - int(place.get("at", 0))
         total = None if left is None else progress.passed + left
-        progress = replace(progress, total=total, ceiling=self._ceiling())
+        progress = replace(progress, total=total, ceiling=self._ceiling("users"))
         reading = _Reading(self._api.tenant, self._puller, self._clock, progress, report)
         async for chunk, ahead in self._searched(place) if ids is None else _parts(ids, place):
             await reading.chunk(chunk)
@@ -89,20 +89,29 @@ class Backfill:
         await self._offload(self._checkpoint.end, *ours)
         return reading.progress
 
-    async def connections(self, known: Iterable[str] = ()) -> Progress:
-        """Read every connection anew; those of `known` that the tenant has no more are noted."""
+    async def connections(
+        self, known: Iterable[str] = (), *, report: Report = lambda progress: None
+    ) -> Progress:
+        """Read every connection anew; those of `known` that the tenant has no more are noted.
+
+        `report` is called after each.
+        """
         began = self._clock.monotonic()
-        names = [found.name async for found in self._api.connections()]
-        progress = Progress(total=len(names))
-        for name in dict.fromkeys([*names, *known]):
+        listed = [found.name async for found in self._api.connections()]
+        names = list(dict.fromkeys([*listed, *known]))
+        progress = Progress(total=len(names), ceiling=self._ceiling("connections"))
+        for name in names:
             try:
                 await self._puller.connection(self._api.tenant, name, priority=Priority.BACKFILL)
-                progress = replace(progress, done=progress.done + 1)
+                progress = replace(progress, done=progress.done + 1, trouble="")
             except NotFoundError:
                 progress = replace(progress, gone=progress.gone + 1)
-            except TransientError:
-                progress = replace(progress, failed=(*progress.failed, name))
-        return replace(progress, seconds=self._clock.monotonic() - began)
+            except TransientError as error:
+                failed = (*progress.failed, name)
+                progress = replace(progress, failed=failed, trouble=error.code)
+            progress = replace(progress, seconds=self._clock.monotonic() - began)
+            report(progress)
+        return progress
 
     async def _searched(self, saved: Mapping[str, Any]) -> _Chunks:
         place = Place(**_place(saved))
@@ -120,8 +129,8 @@ class Backfill:
         except WorkerError:
             return None
 
-    def _ceiling(self) -> float:
-        _, bucket = self._api.budget.plan.bucket("users")
+    def _ceiling(self, group: str) -> float:
+        _, bucket = self._api.budget.plan.bucket(group)
         return bucket.rate * SHARE
 
 
