@@ -58,8 +58,11 @@ class SharedTenants:
     def checkpoint(self, tenant: str) -> str | None:
         return self.log_id
 
-    def put_checkpoint(self, tenant: str, log_id: str) -> None:
+    def put_checkpoint(self, tenant: str, log_id: str, *, after: str | None) -> bool:
+        if self.log_id != after:
+            return False
         self.log_id = log_id
+        return True
 
 
 Answer = tuple[int, Any] | tuple[int, Any, Mapping[str, str]] | Exception

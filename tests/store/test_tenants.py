@@ -112,7 +112,10 @@ def test_a_brake_does_not_shorten_what_auth0_asked_for(tenants: TenantRepository
     assert tenants.blocked_until("acme") == T0 + 3600 * SECOND
 
 
-def test_the_log_checkpoint_is_kept(tenants: TenantRepository) -> None:
+def test_the_log_checkpoint_is_kept_and_moved_by_one_of_two(tenants: TenantRepository) -> None:
     assert tenants.checkpoint("acme") is None
-    tenants.put_checkpoint("acme", "9002026")
-    assert tenants.checkpoint("acme") == "9002026"
+    assert tenants.put_checkpoint("acme", "1", after=None)
+    assert not tenants.put_checkpoint("acme", "7", after=None)
+    assert tenants.put_checkpoint("acme", "2", after="1")
+    assert not tenants.put_checkpoint("acme", "0", after="1")  # a late one never moves it back
+    assert tenants.checkpoint("acme") == "2"

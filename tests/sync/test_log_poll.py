@@ -131,6 +131,25 @@ async def test_records_without_ids_are_taken_once_and_not_for_ever(world):
     assert len(fed.raw) == 1
 
 
+async def test_of_two_processes_at_one_log_one_gives_up_and_nothing_is_read_twice_over(world):
+    """A mountain of records takes longer than the period, and then another process begins."""
+    world.shared.log_id = "0"
+    world.auth0.on("/logs", *(page(str(n)) for n in range(1, 40)), page())
+    slow, fast = Fed(), Fed()
+
+    async def overtaken(tenant: str, records: Sequence[bytes]) -> None:
+        await slow(tenant, records)
+        if len(slow.ids) == 3:  # meanwhile the other one has moved on
+            await poll(world, fast).once(tenant, pages=10)
+
+    one = LogPoll(
+        {"acme": world.api}, world.shared, feed=overtaken, on_gap=slow.gap, offload=in_place
+    )
+    assert await one.once("acme") == 3
+    assert world.shared.log_id == fast.ids[-1]
+    assert len(fast.ids) == 10
+
+
 async def test_a_missing_log_scope_is_said(world):
     world.shared.log_id = "1"
     world.auth0.on("/logs", (403, {"errorCode": "insufficient_scope"}))

@@ -310,7 +310,8 @@ class Tenants(Protocol):
 
     def checkpoint(self, tenant: str) -> str | None: ...
 
-    def put_checkpoint(self, tenant: str, log_id: str) -> None: ...
+    def put_checkpoint(self, tenant: str, log_id: str, *, after: str | None) -> bool:
+        """Move it on from `after`; False: somebody else has moved it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

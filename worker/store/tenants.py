@@ -113,8 +113,13 @@ class TenantRepository:
         row = self._read(tenant)
         return row.log_checkpoint if row else None
 
-    def put_checkpoint(self, tenant: str, log_id: str) -> None:
-        self._write(tenant, {"log_checkpoint": log_id})
+    def put_checkpoint(self, tenant: str, log_id: str, *, after: str | None) -> bool:
+        """Move it on from `after`; False: it stands elsewhere, for another process follows too."""
+        with writing(self._engine) as connection:
+            if self._locked(connection, tenant).log_checkpoint != after:
+                return False
+            connection.execute(_where(tenant).values(log_checkpoint=log_id))
+            return True
 
     def _read(self, tenant: str) -> Any:
         table = TenantRow.__table__

@@ -21,7 +21,9 @@ class LogPoll:
     """`GET /logs?from=` until it is caught up. Needs the scope read:logs.
 
     The checkpoint moves only after the records are durable, so a crash repeats a page and loses
-    none.
+    none. Of two processes that follow one log, because a round took longer than its period, the
+    one that finds the checkpoint moved gives up: reading the same pages both would take twice as
+    long, of one budget, as there are processes.
     """
 
     def __init__(
@@ -47,12 +49,12 @@ class LogPoll:
         """
         since = await self._offload(self._tenants.checkpoint, tenant)
         if since is None:
-            since = await log.newest(self._apis[tenant]) or ""  # empty: whatever comes first
-            await self._moved(tenant, since)
+            newest = await log.newest(self._apis[tenant]) or ""  # empty: whatever comes first
+            await self._moved(tenant, None, newest)
             return 0
         count = 0
         for _ in range(pages):
-            records = await self._page(tenant, since)
+            records, since = await self._page(tenant, since)
             if not records:
                 break
             await self._feed(tenant, [record.raw for record in records])
@@ -61,25 +63,28 @@ class LogPoll:
             if latest == since:
                 _log.error("log_not_followed", tenant=tenant, why="a page of records without ids")
                 break
+            if not await self._moved(tenant, since, latest):
+                break
             since = latest
-            await self._moved(tenant, since)
         return count
 
-    async def _page(self, tenant: str, since: str) -> Sequence[LogRecord]:
+    async def _page(self, tenant: str, since: str) -> tuple[Sequence[LogRecord], str]:
+        """The records, and what they come after: "", where that is not in the log any more."""
         api = self._apis[tenant]
         if not since:
-            return await log.first(api)
+            return await log.first(api), since
         try:
-            return await log.after(api, since)
+            return await log.after(api, since), since
         except (NotFoundError, PermanentError) as error:
             if error.code in ("insufficient_scope", "api_token_refused"):
                 raise
             _log.warning("log_checkpoint_lost", tenant=tenant, code=error.code)
         # older than the plan's log retention: all that is left of the log is read, and every user
         # we know, for whom what is gone may have told of
-        await self._moved(tenant, "")
+        if not await self._moved(tenant, since, ""):
+            return (), since
         await self._on_gap(tenant)
-        return await log.first(api)
+        return await log.first(api), ""
 
-    async def _moved(self, tenant: str, since: str) -> None:
-        await self._offload(self._tenants.put_checkpoint, tenant, since)
+    async def _moved(self, tenant: str, since: str | None, to: str) -> bool:
+        return await self._offload(self._tenants.put_checkpoint, tenant, to, after=since)
