@@ -227,10 +227,17 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+def heed_sigint() -> None:
+    """What a shell starts in the background ignores it, and so would what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_backfill_says_on_interruption_how_to_go_on(stage, base):
-    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(900)])
+    stage.do("logins", connection=GOOGLE, subjects=[f"u{n}" for n in range(220)])
     command = [sys.executable, "-m", "worker.cli", "sync", "users"]
-    stopped = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stopped = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_sigint
+    )
     until(lambda: places(base) or stopped.poll() is not None)
     stopped.send_signal(signal.SIGINT)
     _, said = stopped.communicate(timeout=30)
