@@ -26,6 +26,7 @@ class Report:
     renewals: int
     kills: int
     blows: dict[str, int]
+    reopened: int  # connections, by the operator: a mass of refusals had held their verdicts
     answers_lost: int  # the provider acted, and kept its answer back
     families_revoked: int  # because a spent token came again
     spent_twice: int  # a token sent although its successor was durable with us
@@ -72,6 +73,7 @@ def judge(drill: Drill) -> Report:
         renewals=total["exchanges"],
         kills=drill.kills,
         blows=dict(sorted(drill.blows.items())),
+        reopened=drill.reopened,
         answers_lost=total["answers_lost"],
         families_revoked=total["families_lost"],
         spent_twice=counts["twice"],

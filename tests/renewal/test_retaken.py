@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -16,6 +17,8 @@ from tests.renewal.test_uncertain import live
 from tests.simulation.virtual_time import run
 from tests.simulation.world import Fault
 from worker.domain.exchange import Rotation
+from worker.domain.grant import AttemptId
+from worker.renewal.trusting import TURN
 
 LONG = timedelta(hours=2)  # the access token's end is no reason to hurry
 
@@ -153,5 +156,24 @@ def test_when_the_store_comes_back_the_holder_of_a_successor_has_his_turn_first(
         assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
         assert w.ledger.double_spends == []
         assert [token for _, token in w.network.sent] == ["r0"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("asks", ["drain", "sweep"])
+def test_who_finds_the_store_away_begins_to_wait_anew(world, asks):
+    """Each way of finding out counts: a worker that is only ever told of work does not sweep."""
+
+    async def story():
+        w = world(Rotation.F)
+        w.plant()
+        process, attempt = w.start(), AttemptId(uuid4())
+        trusted = process.engine._finder._trusted
+        await process.drain(budget=1)
+        assert not trusted.may_take(attempt, 0.0)
+        w.store_away = True
+        await (process.drain(budget=1) if asks == "drain" else process.engine.sweep())
+        assert not trusted.may_take(attempt, TURN)
+        assert trusted.may_take(attempt, 2 * TURN)
 
     run(story())
