@@ -494,6 +494,8 @@ def test_an_edit_at_auth0_is_told_with_the_users_it_concerns(
     told = evergrant("connections", "explain", name)
     assert code in told["problems"]
     assert told["users"] == 2
+    lasts = code in ("client_swapped", "consent_lost")
+    assert any(("clear" if lasts else "sync connections") in one for one in told["do"])
     said = [one for one in evergrant("doctor")["checks"] if name in one["name"]]
     assert any("2 users" in one["told"] for one in said), said
     (grant,) = [g for g in grants_of(base, users[0]) if g.part == "user"]

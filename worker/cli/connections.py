@@ -16,6 +16,7 @@ from worker.domain.exchange import ConnectionConfig
 from worker.domain.secret import Secret
 from worker.store.connection_care import ConnectionCare, ConnectionLine
 from worker.sync import explain_problem
+from worker.sync.problems import LASTING
 
 connections = typer.Typer(help="Connections: stopped ones, problems, hosts.", no_args_is_help=True)
 
@@ -166,8 +167,10 @@ def _advice(base: Base, line: ConnectionLine, config: ConnectionConfig) -> Itera
             "many refresh tokens were refused at once, so none is given up; if users did withdraw: "
             f"evergrant connections reopen {line.name}"
         )
-    if line.problems:
+    if not LASTING.isdisjoint(line.problems):
         yield f"once that is mended: evergrant connections clear {line.name}"
+    elif line.problems:
+        yield "once that is mended, the next read shows it: evergrant sync connections"
 
 
 def _moved(line: ConnectionLine, today: str) -> bool:
