@@ -237,6 +237,28 @@ async def test_a_user_who_reappears_between_the_reads_is_not_dropped(world: Worl
     assert world.inbox.counts() == {"done": 1}
 
 
+async def test_deletions_of_users_of_whom_nothing_is_held_cost_no_read(world: World) -> None:
+    """A purge of a hundred thousand password users would take the budget of half a day."""
+    crowd = [f"auth0|{n}" for n in range(50)]
+    world.strangers.update(crowd)
+    world.pull.gone.update(crowd)
+    world.deliver(array(*(log("sdu", user, user_id=user) for user in crowd)))
+    await world.work_for(90, step=10)
+    assert world.pull.users == []
+    assert world.inbox.counts() == {"done": 50}
+
+
+async def test_who_turns_out_to_have_a_grant_meanwhile_is_looked_at_twice(world: World) -> None:
+    """A read that was under way when he was deleted, and merged a moment later."""
+    world.strangers.add(ROSA)
+    world.pull.gone.add(ROSA)
+    world.deliver(array(log("sdu", "1", user_id=ROSA)))
+    await world.work_for(30, step=10)
+    world.strangers.clear()
+    await world.work_for(120, step=10)
+    assert world.forgotten == [("acme", ROSA)]
+
+
 async def test_created_and_deleted_in_the_wrong_order_ends_as_auth0_says(world: World) -> None:
     world.deliver(jsonl(log("sdu", "2", user_id=ROSA), login("1")))
     await world.work_for(60, step=5)

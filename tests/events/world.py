@@ -77,6 +77,7 @@ class World:
         self.store = Interruptible(self.inbox)
         self.pull = FakePull(self.clock)
         self.forgotten: list[tuple[str, str]] = []
+        self.strangers: set[str] = set()  # users of whom no grant is held
         self.accounts: dict[tuple[str, str], str] = {}
         self.syncs: list[tuple[str, str, bool, datetime]] = []
         self.braked: list[tuple[str, timedelta]] = []
@@ -106,6 +107,7 @@ class World:
                 tell=self._tell,
                 connection_name=lambda _tenant, id_: {"con_gsuite": "acme-workspace"}.get(id_),
                 owner=lambda _tenant, connection, account: self.accounts.get((connection, account)),
+                holds=lambda _tenant, user_id: user_id not in self.strangers,
                 brake=self._brake,
                 reserve=self._reserve,
                 synced=self._synced,

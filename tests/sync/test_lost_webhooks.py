@@ -80,6 +80,7 @@ class Deaf:
                 pull=world.puller, forget=departures, tell=self.notices.extend,
                 connection_name=lambda _tenant, _id: None, brake=lambda _tenant, *, for_: None,
                 owner=world.findings.owner,
+                holds=lambda tenant, user: bool(world.findings.of_user(tenant, user)),
                 reserve=lambda tenant, subject, *, gap: world.pulls.reserve(
                     tenant, subject, gap=gap, now=self.clock.now()),
                 synced=lambda tenant, name, *, failed, at: world.findings.synced(

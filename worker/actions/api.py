@@ -186,25 +186,31 @@ class Api:
         """Stop handing out a user's tokens, if Auth0 says twice, some time apart, that he is gone.
 
         True: it is stopped; his grants are ended after a quiet time, if he is not found under
-        another user until then. False: the user lives, and was read anew. Between the two reads the
-        handler is run again later; nothing before this call should be repeated blindly.
+        another user until then. False: the user lives, and was read anew; or no grant of his is
+        here, and none a minute later either, so that Auth0 was not asked. In between the handler is
+        run again later; nothing before this call should be repeated blindly.
         """
         tenant, user_id = self._event.tenant, user_id or await self._user()
         if not user_id:
             return False
+        if not await self._with.offload(self._with.holds, tenant, user_id):
+            self._later_unless("stranger_since", self._settings.stranger_after, "no grant is his")
+            return False
+        self.memory.pop("stranger_since", None)
         if await self._pulls.user(tenant, user_id, None):
             self.memory.pop("missing_since", None)
             return False
-        self._confirm_later_unless_confirmed()
+        confirmed = self._settings.confirm_deletion_after
+        self._later_unless("missing_since", confirmed, "gone at the first look; looking again")
         await self._with.forget(tenant, user_id)
         return True
 
-    def _confirm_later_unless_confirmed(self) -> None:
+    def _later_unless(self, since: str, length: timedelta, why: str) -> None:
+        """Raises: PostponedError, until it has been so for that long."""
         now = self._with.clock.now()
-        since = self.memory.setdefault("missing_since", now.isoformat())
-        wait = datetime.fromisoformat(since) + self._settings.confirm_deletion_after - now
-        if wait > timedelta(0):
-            raise PostponedError("gone at the first look; looking again", wait)
+        began = datetime.fromisoformat(self.memory.setdefault(since, now.isoformat()))
+        if (wait := began + length - now) > timedelta(0):
+            raise PostponedError(why, wait)
 
     async def notify(self, kind: str, reason: str = "") -> None:
         """Tell apps and operators, once per event and kind; by exchange and signed webhook."""

@@ -46,6 +46,7 @@ class Settings:
     """Times; a rehearsal shortens them."""
 
     confirm_deletion_after: timedelta = timedelta(seconds=30)
+    stranger_after: timedelta = timedelta(seconds=60)  # longer than a read under way may take
     between_pulls: timedelta = timedelta(seconds=2)  # of one user, by all processes
     brake_for: timedelta = timedelta(seconds=60)
 
@@ -59,6 +60,7 @@ class Collaborators:
     tell: Callable[[Sequence[Notice]], None]  # into the outbox; blocking
     connection_name: Callable[[str, str], str | None]  # (tenant, connection id) → name; blocking
     owner: Callable[[str, str, str], str | None]  # (tenant, connection, account) → user; blocking
+    holds: Callable[[str, str], bool]  # (tenant, user id): a living grant is his; blocking
     brake: Brake
     reserve: Reserve
     synced: Synced
