@@ -39,7 +39,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, incoming: bytearray) -> None:
         self._incoming = incoming
         self.closed = False
-        self.idle_until = 0.0  # by the loop's clock, while it is kept; 0 while it is in use
+        self.until = 0.0  # by the loop's clock: what is under way, or else the keeping, ends
         self._timer: asyncio.TimerHandle | None = None
         self._readable = select.poll()
         self._transport: asyncio.Transport | None = None
@@ -92,25 +92,28 @@ class Connection(asyncio.BufferedProtocol):
             return False
         return not self._readable.poll(0)
 
-    def keep_for(self, seconds: float) -> None:
-        """Close it by then, if it is not used before. One timer serves for many exchanges."""
+    def end_by(self, seconds: float) -> None:
+        """Close it then, if it is in the same use still. One timer serves for many exchanges."""
         loop = asyncio.get_running_loop()
-        self.idle_until = loop.time() + seconds
-        if self._timer is None:
-            self._timer = loop.call_at(self.idle_until, self._look_at_the_time)
+        self.until = loop.time() + seconds
+        if self._timer is None or self._timer.when() > self.until:
+            self._forget_timer()
+            self._timer = loop.call_at(self.until, self._look_at_the_time)
 
     def _look_at_the_time(self) -> None:
         self._timer = None
-        if self.closed or not self.idle_until:
-            return
         loop = asyncio.get_running_loop()
-        if self.idle_until <= loop.time():
-            self.abort()
+        if self.closed:
+            return
+        if self.until <= loop.time():
+            self.abort("timeout")
         else:
-            self._timer = loop.call_at(self.idle_until, self._look_at_the_time)
+            self._timer = loop.call_at(self.until, self._look_at_the_time)
 
-    def send(self, request: bytes) -> asyncio.Future[Answer]:
-        """Write at once; the future ends in an answer or in MaybeSentError."""
+    def send(self, request: bytes, patience: float) -> asyncio.Future[Answer]:
+        """Write at once; within `patience` seconds the future ends in an answer or in
+        MaybeSentError."""
+        self.end_by(patience)
         self._answer = Answer()
         self._done = asyncio.get_running_loop().create_future()
         self._write(request)

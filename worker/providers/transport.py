@@ -98,7 +98,12 @@ class TokenTransport(httpx.AsyncBaseTransport):
             raise SurelyNotSentError("gate")
         if connection.closed:
             raise SurelyNotSentError("connect")
-        answer = await self._answer(connection, connection.send(message), patience)
+        done = connection.send(message, patience)
+        try:
+            answer = await done
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
         self._keep(target, connection)
         return answer
 
@@ -114,18 +119,6 @@ class TokenTransport(httpx.AsyncBaseTransport):
             return addresses.target(url, approved_host=None, allow_loopback=self._allow_loopback)
         except ConfigurationError:
             raise SurelyNotSentError("address") from None
-
-    async def _answer(
-        self, connection: Connection, done: asyncio.Future[Answer], patience: float
-    ) -> Answer:
-        waiting = asyncio.get_running_loop().call_later(patience, connection.abort, "timeout")
-        try:
-            return await done
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        finally:
-            waiting.cancel()
 
     async def _connect(self, target: Target) -> Connection:
         try:
@@ -166,8 +159,7 @@ class TokenTransport(httpx.AsyncBaseTransport):
         kept = self._idle.get((target.scheme, target.name, target.port))
         while kept:
             connection = kept.pop()  # the one used last is the least likely to be stale
-            in_time = asyncio.get_running_loop().time() < connection.idle_until
-            connection.idle_until = 0.0
+            in_time = asyncio.get_running_loop().time() < connection.until
             if in_time and connection.is_fresh():
                 return connection
             connection.abort()
@@ -179,7 +171,7 @@ class TokenTransport(httpx.AsyncBaseTransport):
             connection.abort()
             return
         kept.append(connection)
-        connection.keep_for(self._keepalive)
+        connection.end_by(self._keepalive)
 
 
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
