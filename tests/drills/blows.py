@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
+from psycopg import sql
+
 from tests.drills.judging import CLASSES, STRICT
 
 if TYPE_CHECKING:
@@ -39,6 +42,29 @@ def kill_the_store(drill: Drill) -> None:
     drill.takeovers.store_goes()
     drill.store.kill()
     drill.store.start()
+
+
+def fill_the_stores_disk(drill: Drill) -> None:
+    """Each write is refused with PostgreSQL's own code for it, and reads go on. Where the log has
+    no room either the server panics, which is `kill_the_store`."""
+    drill.takeovers.store_goes()
+    with psycopg.connect(drill.store.url, autocommit=True) as db:
+        db.execute(_NO_ROOM)
+        tables = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        names = [sql.Identifier(name) for (name,) in tables]
+        for name in names:
+            db.execute(_FULL.format(name))
+        time.sleep(drill.dice.uniform(1, 4))
+        for name in names:
+            db.execute(_ROOM.format(name))
+
+
+_NO_ROOM = """
+CREATE OR REPLACE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$
+"""
+_FULL = sql.SQL("CREATE TRIGGER no_room BEFORE INSERT OR UPDATE ON {} EXECUTE FUNCTION no_room()")
+_ROOM = sql.SQL("DROP TRIGGER no_room ON {}")
 
 
 def empty_the_broker(drill: Drill) -> None:
@@ -95,6 +121,7 @@ BLOWS: Mapping[str, Callable[[Drill], None]] = {
         freeze_a_worker,
         restart_the_store,
         kill_the_store,
+        fill_the_stores_disk,
         empty_the_broker,
         freeze_the_broker,
         fill_a_workers_disk,

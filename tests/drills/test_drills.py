@@ -36,6 +36,7 @@ def test_killed_workers_a_lost_store_and_a_flushed_broker_cost_no_grant(tmp_path
         broker.start()  # empty
         drill.strike("freeze_the_broker")
         drill.strike("fill_a_workers_disk")
+        drill.strike("fill_the_stores_disk")
         calm_after = drill.all_renew()
         report = judge(drill)
     print(f"all renewed {calm_after:.1f} s after the last blow:\n{report}")

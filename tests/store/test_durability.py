@@ -6,10 +6,12 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, text
 
+from worker.domain.errors import TransientError
 from worker.store.durability import durability_problems
-from worker.store.engine import open_engine, reading
+from worker.store.engine import open_engine, reading, writing
 
 
 def test_our_own_settings_are_durable(sqlite_engine: Engine) -> None:
@@ -41,3 +43,16 @@ def test_processes_that_open_a_new_file_together_wait_for_the_one_that_sets_it_u
         assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
     released.join()
     first.close()
+
+
+def test_a_full_disk_is_a_store_that_is_away_for_a_while(engine: Engine) -> None:
+    """It refuses the write and goes on; whatever was to be written is tried again."""
+    refused = "DO $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"
+    if engine.dialect.name == "sqlite":
+        refused = "CREATE TABLE more AS SELECT zeroblob(10000000)"
+        with reading(engine) as connection:
+            connection.exec_driver_sql("PRAGMA max_page_count = 1")  # no more than there are
+    with pytest.raises(TransientError), writing(engine) as connection:
+        connection.exec_driver_sql(refused)
+    with reading(engine) as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
