@@ -54,6 +54,7 @@ class Misfortunes:
         self.foreign: set[GrantId] = set()  # spent by somebody else too (C19)
         self.families: dict[GrantId, list[str]] = {}  # by a refresh token of each login
         self._failing_over = False
+        self._called_dead: set[str] = set()  # refresh tokens of which the provider lied once
         self._others: set[asyncio.Task[None]] = set()
         world.network.faults = self.fault
         world.at_step = self.at_step
@@ -136,13 +137,21 @@ class Misfortunes:
             self.seen["malformed"] += 1
             return Fault(travel=travel, mangle=_without_access_token)
         if luck < 0.083:
-            self.seen["invalid_grant out of nothing"] += 1
-            return Fault(answer=answer(400, {"error": "invalid_grant"}))
+            return self._disowned(token, travel)
         if luck < 0.095:
             return Fault(travel=travel, mangle=lambda told: self._shared(token, told))
         if luck < 0.5 and self._is_a_repetition(token):
             return Fault(travel=travel, mangle=lambda told: self._echoed(token, told))
         return Fault(travel=travel)
+
+    def _disowned(self, token: str, travel: float) -> Fault:
+        """Called dead for once, and alive when asked again: two such answers a minute apart are the
+        proof that I8 asks for, and nobody could tell them from the truth."""
+        if token in self._called_dead:
+            return Fault(travel=travel)
+        self._called_dead.add(token)
+        self.seen["invalid_grant out of nothing"] += 1
+        return Fault(answer=answer(400, {"error": "invalid_grant"}))
 
     def _is_a_repetition(self, token: str) -> bool:
         """A token that rotated already, sent again in its grace."""

@@ -22,6 +22,7 @@ from tests.simulation.virtual_time import run
 from tests.simulation.world import Process, World, same_store
 from worker.domain.exchange import Rotation
 from worker.domain.rotation import QUIET
+from worker.renewal.engine import STOP_PATIENCE
 from worker.vault import AesVault, Keyring
 
 GRANTS = 12
@@ -61,6 +62,7 @@ class Storm:
         await asyncio.sleep(2 * LIFE)
         for worker in workers:
             worker.cancel()
+        await asyncio.sleep(STOP_PATIENCE)  # what is under way ends: its answer may be on the way
         Judge(self.world, self.story).judge()
         return self.story.seen
 
