@@ -51,8 +51,8 @@ class Turns:
     def _before(self, turn: Turn) -> float | None:
         """When the longest of those began who stand in the way; None: it is free."""
         mine = self._began.get(turn, [])
-        all_ = [began for (tenant, _), times in self._began.items() for began in times
-                if tenant == turn[0]]  # fmt: skip
+        tenants = (times for (whose, _), times in self._began.items() if whose == turn[0])
+        all_ = [began for times in tenants for began in times]
         if len(mine) >= _OF_AN_ACTION:
             return min(mine)
         return min(all_) if len(all_) >= _OF_A_TENANT else None
