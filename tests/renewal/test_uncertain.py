@@ -186,6 +186,26 @@ def test_an_echo_does_not_bury_the_successor_that_came_before_it(world):
     run(story())
 
 
+def test_an_echo_is_one_too_for_who_claims_it_after_a_takeover_that_sent_nothing(world):
+    """C22: he never saw the attempt that had sent it first, but the grant's row remembers."""
+
+    async def story():
+        w = world(Rotation.G, grace=600.0)
+        grant = w.plant()
+        doomed, other = w.start(node="n1"), w.start(node="n2")
+        w.at_step = lambda p, name: p is doomed and name == "answer" and p.kill()
+        asyncio.get_running_loop().create_task(doomed.drain(budget=1))
+        body = {"access_token": "a1", "refresh_token": "r0", "expires_in": 3600}
+        faults = iter([Fault(), Fault(refuse=True)])
+        w.network.faults = lambda _: next(faults, Fault(answer=answer(200, body)))
+        await live([other], 90)
+        row = row_of(w.store, grant)
+        assert [token for _, token in w.network.sent] == ["r0", "r0"]
+        assert (row.state, row.reason) == ("suspect", "same_refresh_token")
+
+    run(story())
+
+
 def test_a_lost_fence_still_hands_in_what_it_got(world):
     """C13 with G, newest sibling only: the late answer may be the one that is alive."""
 

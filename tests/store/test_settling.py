@@ -89,6 +89,16 @@ def test_a_takeover_spends_the_successor_that_came_meanwhile_and_not_its_parent_
     assert next_one.parent_fp == world.vault.fingerprint(Secret("successor"))
 
 
+def test_a_token_that_came_back_itself_proves_nothing_about_its_successor(world):
+    """C22: whether or not the attempt knew that others had sent it before."""
+    grant = plant(world.engine, world.vault, now=NOW, rt="r0")
+    (slow,) = world.claim()
+    (quick,) = world.take_over()
+    assert world.settle(world.brought(slow, rt="successor")) == [Fate.CANDIDATE]
+    assert world.settle(world.brought(quick, rt="r0")) == [Fate.APPLIED]
+    assert opened(world.engine, world.vault, grant) == "successor"
+
+
 def test_a_takeover_lets_a_whole_chain_of_successors_rise(world):
     """I24: a store that went back remembers a claim, and the journals brought what came of it and
     of the claims after it. Whichever is current then, its own successor is here already."""

@@ -159,7 +159,7 @@ class Salvager:
     def _echoed(self, prepared: Prepared, tokens: TokenSet) -> bool:
         """C22: a token sent again came back itself, where each use should bring another."""
         claim = prepared.claim
-        resent = prepared.sent > 1 or claim.earlier is not None
+        resent = prepared.sent > 1 or claim.earlier is not None or _in_grace(prepared)
         rotates = prepared.rules.rotation in (Rotation.G, Rotation.S) or claim.rotated_before
         if not (resent and rotates and tokens.refresh_token is not None):
             return False
@@ -190,3 +190,10 @@ def _scopes_lost(prepared: Prepared, tokens: TokenSet) -> tuple[Notice, ...]:
     if not lost:
         return ()
     return (notice_of(prepared.claim, "grant_lacks_scope", " ".join(sorted(lost))),)
+
+
+def _in_grace(prepared: Prepared) -> bool:
+    """Whether another attempt had sent it that this one knows nothing of: whoever took over from
+    that one gave his claim back."""
+    age = (prepared.claim.claimed_at - prepared.claim.first_claimed_at).total_seconds()
+    return 0.0 < age < prepared.rules.grace

@@ -168,14 +168,20 @@ def _renewed(ending: Ending, fates: Mapping[tuple[GrantId, int], Fate]) -> TypeG
 
 
 def _rest(db: Connection, brought: Brought, now: datetime) -> None:
-    """A family that has renewed proves all before it spent or superseded (M3)."""
+    """A family that has renewed proves all before it spent or superseded (M3); but not what came of
+    the very token that it holds still, whoever was answered with that one again (C22)."""
     before = or_(
         CandidateRow.family < brought.family,
         and_(CandidateRow.family == brought.family, CandidateRow.generation < brought.generation),
     )
     db.execute(
         update(CandidateRow)
-        .where(CandidateRow.grant_id == brought.grant, CandidateRow.spent_at.is_(None), before)
+        .where(
+            CandidateRow.grant_id == brought.grant,
+            CandidateRow.spent_at.is_(None),
+            before,
+            or_(CandidateRow.parent_fp.is_(None), CandidateRow.parent_fp != brought.rt_fp),
+        )
         .values(spent_at=now)
     )
 
