@@ -17,8 +17,9 @@ from worker.actions.api import PostponedError, Pulls
 from worker.domain.errors import TransientError
 from worker.events import Processor
 from worker.events.ports import Limits
+from worker.store.engine import reading
 from worker.store.pulls import PullRepository
-from worker.store.tables import InboxRow
+from worker.store.tables import InboxRow, PullRow
 
 BURST = 1000
 
@@ -64,6 +65,16 @@ def test_a_read_that_nobody_had_to_reserve_makes_no_event_wait(engine: Engine, k
     assert pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now()) == timedelta(0)
     pulls.begin("acme", "user:rosa", now=clock.now())  # the event's own read frees nobody else
     assert pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now()) == gap
+
+
+def test_who_reads_again_after_long_leaves_a_moment_that_a_purge_can_read(engine: Engine) -> None:
+    pulls, clock = PullRepository(engine), FakeClock()
+    pulls.begin("acme", "user:rosa", now=clock.now() - timedelta(days=1))
+    pulls.begin("acme", "user:rosa", now=clock.now())
+    with reading(engine) as connection:
+        at = connection.execute(select(PullRow.reserved_at)).scalar_one()
+    assert at is not None
+    assert timedelta(0) < clock.now() - at < timedelta(days=1)
 
 
 def test_a_reservation_from_the_future_binds_nobody(engine: Engine) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -139,25 +140,25 @@ def test_a_login_over_a_live_session_is_not_told(more: dict[str, Any]) -> None:
     assert door.heard == []
 
 
-AT_THE_PROVIDER: dict[str, dict[str, Any]] = {
-    "just now": federated(20),
-    "once more in one session": federated(3600, 20),
-    "at a time that nobody can read": {
+AT_THE_PROVIDER: dict[str, Callable[[], dict[str, Any]]] = {  # made when it is told: time passes
+    "just now": lambda: federated(20),
+    "once more in one session": lambda: federated(3600, 20),
+    "at a time that nobody can read": lambda: {
         "authentication": {"methods": [{"name": "federated", "timestamp": "then"}]}
     },
-    "nothing is told of how": {"authentication": None, "request": {"query": None}},
-    "in a form to come": {"authentication": {"methods": {"federated": ago(3600)}}},
-    "with holes": {"authentication": {"methods": [None, 7, "federated"]}},
-    "another prompt": {"request": {"query": {"prompt": "login"}}},
+    "nothing is told of how": lambda: {"authentication": None, "request": {"query": None}},
+    "in a form to come": lambda: {"authentication": {"methods": {"federated": ago(3600)}}},
+    "with holes": lambda: {"authentication": {"methods": [None, 7, "federated"]}},
+    "another prompt": lambda: {"request": {"query": {"prompt": "login"}}},
 }
 
 
 @pytest.mark.parametrize("more", AT_THE_PROVIDER.values(), ids=AT_THE_PROVIDER)
 def test_a_login_at_the_provider_is_told_and_so_is_one_of_which_little_is_known(
-    more: dict[str, Any],
+    more: Callable[[], dict[str, Any]],
 ) -> None:
     door = Door()
-    run("onExecutePostLogin", EVENT | more, door.url)
+    run("onExecutePostLogin", EVENT | more(), door.url)
     door.close()
     assert len(door.heard) == 1
 

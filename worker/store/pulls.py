@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, or_, select, update
+from sqlalchemy import Connection, Engine, case, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.engine import reading, writing
 from worker.store.tables import CounterRow, PullRow
+from worker.store.types import Instant
 
 _LONG_PAST_ANY_GAP = timedelta(hours=1)  # gaps are seconds, and a purge reckons in days
 
@@ -138,12 +139,13 @@ def _taken(connection: Connection, tenant: str, subject: str, fence: int, now: d
     """
     said = now - _LONG_PAST_ANY_GAP
     stale = or_(PullRow.reserved_at.is_(None), PullRow.reserved_at < said)
+    marked = case((stale, literal(said, Instant())), else_=PullRow.reserved_at)
     taken = _insert(connection, PullRow).values(
         tenant=tenant, subject=subject, missing=0, fence=fence, reserved_at=said
     )
     return taken.on_conflict_do_update(
         index_elements=["tenant", "subject"],
-        set_={"fence": fence, "reserved_at": case((stale, said), else_=PullRow.reserved_at)},
+        set_={"fence": fence, "reserved_at": marked},
     ).returning(PullRow.missing, PullRow.pulled_at)
 
 
