@@ -18,6 +18,7 @@ from worker.domain.errors import TransientError
 from worker.events import Processor
 from worker.events.ports import Limits
 from worker.store.engine import reading
+from worker.store.inbox import _TURN
 from worker.store.pulls import PullRepository
 from worker.store.tables import InboxRow, PullRow
 
@@ -219,6 +220,17 @@ async def test_a_wait_is_the_users_own(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(PostponedError):
         await pulls.user("acme", ROSA, None)
     assert await pulls.user("acme", "auth0|else", None)
+
+
+@pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
+def test_who_stands_still_in_a_claim_stops_nobody_else(engine: Engine, tmp_path: Path) -> None:
+    """Claimers take turns, so that one gets all that is due about a user; but not for ever."""
+    world = World(engine, tmp_path)
+    world.deliver(array(login("1")))
+    with engine.begin() as stopped:
+        stopped.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TURN})
+        lease = timedelta(seconds=60)
+        assert len(world.inbox.claim(now=world.clock.now(), lease_for=lease, limit=10)) == 1
 
 
 @pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
