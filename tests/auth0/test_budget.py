@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 from collections import Counter
 from datetime import timedelta
 
@@ -12,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.auth0.fakes import in_place
-from tests.clock import FakeClock
+from tests.clock import Sleepers
 from worker.auth0 import Budget, Priority, plan_named
 from worker.auth0.budget import SHARE
 from worker.domain.errors import TransientError
@@ -23,27 +21,13 @@ TIME = 300.0  # seconds
 CALLERS = {Priority.LIVE: 8, Priority.FORCED: 2, Priority.BACKFILL: 8}
 
 
-class Timeline(FakeClock):
-    """Whoever sleeps shortest wakes first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self.counted = itertools.count()
-
-    async def sleep(self, seconds: float) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        heapq.heappush(self.sleepers, (self.monotonic() + seconds, next(self.counted), woken))
-        await woken
-
+class Timeline(Sleepers):
     async def pass_time(self, seconds: float) -> None:
         until = self.monotonic() + seconds
         while self.monotonic() < until:
             for _ in range(20):
                 await asyncio.sleep(0)
-            at, _, woken = heapq.heappop(self.sleepers)
-            self.advance(max(0.0, at - self.monotonic()))
-            woken.set_result(None)
+            self.wake_next()
 
 
 @pytest.mark.parametrize("plan", ["free", "professional", "enterprise", "private-1x"])

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
-from heapq import heappop, heappush
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.auth0.fakes import in_place
-from tests.clock import FakeClock
+from tests.clock import FakeClock, Sleepers
 from tests.sync.world import World, backfill_of
 from worker.auth0 import Budget, Credentials, ManagementApi, Priority, plan_named
 from worker.auth0.budget import SHARE
@@ -249,19 +247,7 @@ class QuietClock(FakeClock):
         self.under_way -= 1
 
 
-class Timeline(QuietClock):
-    """Whoever sleeps shortest wakes first, however many sleep beside each other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self.counted = itertools.count()
-
-    async def sleep(self, seconds: float) -> None:
-        woken = asyncio.get_running_loop().create_future()
-        heappush(self.sleepers, (self.monotonic() + seconds, next(self.counted), woken))
-        await woken
-
+class Timeline(Sleepers, QuietClock):
     async def until_done(self, work: asyncio.Future[Any]) -> None:
         """Let time pass whenever nobody has anything to do at this moment."""
         while not work.done():
@@ -270,9 +256,7 @@ class Timeline(QuietClock):
                 await asyncio.sleep(0.0005 if self.under_way else 0)
                 quiet = 0 if self.under_way else quiet + 1
             if self.sleepers and not work.done():
-                at, _, woken = heappop(self.sleepers)
-                self.advance(max(0.0, at - self.monotonic()))
-                woken.set_result(None)
+                self.wake_next()
         await work
 
 
