@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event, func, select, text
+from sqlalchemy import Engine, event, func, select, text, update
 
 from tests.clock import FakeClock
 from tests.events.payloads import ROSA, array, login
@@ -231,6 +232,24 @@ def test_who_stands_still_in_a_claim_stops_nobody_else(engine: Engine, tmp_path:
         stopped.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TURN})
         lease = timedelta(seconds=60)
         assert len(world.inbox.claim(now=world.clock.now(), lease_for=lease, limit=10)) == 1
+
+
+@pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
+def test_who_claims_meanwhile_gets_no_part_of_the_burst(engine: Engine, tmp_path: Path) -> None:
+    world = World(engine, tmp_path)
+    world.deliver(array(login("1"), login("2")))
+    now, lease = world.clock.now(), timedelta(seconds=60)
+    with ThreadPoolExecutor(1) as other, engine.begin() as one:
+        one.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _TURN})
+        claimed = other.submit(world.inbox.claim, now=now, lease_for=lease, limit=10)
+        while not claimed.done() and not one.execute(text(_WAITING)).scalar_one():
+            pass
+        one.execute(update(InboxRow).values(lease_until=now + lease))
+        one.commit()
+        assert claimed.result() == []
+
+
+_WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 @pytest.mark.parametrize("store_url", ["postgres"], indirect=True)
