@@ -5,6 +5,7 @@
 All in one run, against one store and one token endpoint, each contender in processes of its own:
 
     bare      the same transport and ciphers, claims and UNNEST updates in bulk; no safety at all
+    aiohttp   the same as bare, by the fastest client that everybody can have
     engine    this engine: claims, gate, journal, vault, audit, group commits
     worker    the same as an operator starts it: worker and scheduler, by a broker
     kept      a task per token as teams write it: a kept httpx.Client, an ORM session, Celery
@@ -39,12 +40,12 @@ from worker.vault import Keyring
 BY_HAND = 200  # renewals of a task per token: each is dear, and alike
 EMPTY_TASKS = 500
 ROUNDS = 3
-STEADY = 100  # renewals due each second
+STEADY = 200  # renewals due each second
 
 
 def main() -> int:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
-    count, in_flight = [*numbers, *(4000, 500)[len(numbers) :]]
+    count, in_flight = [*numbers, *(10_000, 500)[len(numbers) :]]
     print(f"{count} renewals, {in_flight} in flight per process, load {os.getloadavg()[0]:.1f}")
     with place() as root, provider(root) as peer:
         if "memory" in sys.argv:
@@ -63,10 +64,12 @@ def _speed(root: Path, peer: Provider, count: int, in_flight: int) -> None:
         for delay in (0.0, 0.05, 0.2):
             peer.answers_after(delay)
             bare = _run(stage, job, "bare", delay, contenders.bare)
+            aiohttp = _run(stage, job, "bare, by aiohttp", delay, contenders.bare_aiohttp)
             ours = _run(stage, job, "engine", delay, contenders.engine)
             both = _run(stage, job, "engine, 2 processes", delay, contenders.engine, processes=2)
-            of_bare, two = bare.cpu_ms / ours.cpu_ms, bare.cpu_ms / both.cpu_ms
-            _say(f"engine: {of_bare:.0%} of what bare does with the same CPU, two {two:.0%}")
+            for what, yardstick in (("bare", bare), ("bare by aiohttp", aiohttp)):
+                one, two = (yardstick.cpu_ms / found.cpu_ms for found in (ours, both))
+                _say(f"engine: {one:.0%} of what {what} does with the same CPU, two {two:.0%}")
             _say(", ".join(f"1/{cpu / ours.cpu_ms:.0f} of {who}" for who, cpu in by_hand.items()))
         _what_costs(stage, job, peer)
         with _server(RabbitMQ, root) as rabbitmq:

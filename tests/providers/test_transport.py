@@ -7,7 +7,6 @@ be said whenever a byte may have arrived; an answer must be kept even where it b
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import gc
 import gzip
@@ -18,6 +17,7 @@ import time
 import zlib
 
 import httpx
+import msgspec
 import pytest
 
 from tests.providers import wire
@@ -402,7 +402,7 @@ async def test_a_connection_that_spoke_unasked_is_not_used_again(endpoint):
 
 async def test_a_request_for_another_host_than_the_pinned_one_is_not_sent(endpoint):
     async with serving(answering(http())) as server:
-        request = dataclasses.replace(server.wire(), host="id.acme.example")
+        request = msgspec.structs.replace(server.wire(), host="id.acme.example")
         outcome = await endpoint.exchange(request, gate=lambda: True, read_timeout=1)
         assert (outcome, server.connections) == (NotSent(reason="address"), 0)
 
@@ -571,7 +571,7 @@ async def test_a_transport_that_may_not_know_is_not_believed():
 @pytest.mark.parametrize("value", ["Привет", "a\r\nb: c", "a\nb", "a\rb", "a\0b"])
 async def test_a_header_that_no_header_can_hold_is_surely_not_sent(value):
     """The catalogue refuses these before; the transport does not rely on it."""
-    wire = dataclasses.replace(Server(port=1).wire(), headers={"x-name": value})
+    wire = msgspec.structs.replace(Server(port=1).wire(), headers={"x-name": value})
     endpoint = HttpTokenEndpoint(allow_loopback=True)
     outcome = await endpoint.exchange(wire, gate=lambda: True, read_timeout=1)
     assert outcome == NotSent(reason="header")

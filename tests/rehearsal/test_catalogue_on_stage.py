@@ -13,6 +13,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Protocol
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -124,7 +125,9 @@ def converse(hall: RunningStage, catalogue: Catalogue) -> Converse:
             now=tokens.issued_at,
         )
         if told.first:
-            tokens = replace(tokens, expiry=ExpiryKind.AT, expires_at=told.expires_at)
+            tokens = msgspec.structs.replace(
+                tokens, expiry=ExpiryKind.AT, expires_at=told.expires_at
+            )
         return Conversation(
             hall, PLAYS[name], provider, connection, user_id, refresh, tokens, first=told.first
         )

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from msgspec import Struct
+
 from worker.domain.grant import TokenSet
 from worker.domain.learned import NOTHING, Learned
 from worker.domain.secret import Secret
@@ -22,15 +24,17 @@ class Rotation(StrEnum):
     F = "F"  # the old one is refused and the family revoked; the class of every unknown provider
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireRequest:
+class WireRequest(Struct, frozen=True, kw_only=True):
     """A request ready to leave, whole: nobody adds to it but the transport's framing."""
 
     method: str
-    url: str = field(repr=False)  # may hold a token (Meta exchanges by query string)
+    url: str  # may hold a token (Meta exchanges by query string)
     host: str  # as pinned for the connection, lower case, with ":port" unless it is the default
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"WireRequest(method={self.method!r}, host={self.host!r})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +67,7 @@ Gate = Callable[[], bool]
 """Asked at the write itself, after connect and TLS: False means not one byte may leave."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Salvaged:
+class Salvaged(Struct, frozen=True, kw_only=True):
     """Whatever in an answer looks like a token, before anything is judged."""
 
     access_token: Secret | None
@@ -88,8 +91,7 @@ class RevocationVerdict(StrEnum):
     REFUSED = "refused"  # it will not: tell the person where to do it by hand
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """An answer, judged. `tokens` is set exactly when the verdict is RENEWED."""
 
     verdict: Verdict

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from worker.domain.exchange import Lifetimes
 from worker.domain.grant import ExpiryKind, GrantId
@@ -44,23 +45,14 @@ def renewal_time(
         that came expired: `issued_at`, that is now.
     Source: https://www.rfc-editor.org/rfc/rfc6749#section-5.1 (`expires_in`, seconds)
     """
-    asked = [
-        point
-        for point in (
-            _before_access_ends(issued_at, expiry, expires_at, lifetimes, spread),
-            _before_refresh_ends(
-                issued_at,
-                # No renewal moves a fixed end: to hurry towards it would only ask ever more often.
-                None if lifetimes.refresh_fixed else refresh_expires_at,
-                lifetimes,
-                spread,
-            ),
-        )
-        if point is not None
-    ]
-    if not asked:
+    access = _before_access_ends(issued_at, expiry, expires_at, lifetimes, spread)
+    # No renewal moves a fixed end: to hurry towards it would only ask ever more often.
+    moved = None if lifetimes.refresh_fixed else refresh_expires_at
+    refresh = _before_refresh_ends(issued_at, moved, lifetimes, spread)
+    soonest = min(access, refresh) if access and refresh else access or refresh
+    if soonest is None:
         return None
-    return max(min(asked), earliest(issued_at, expires_at, lifetimes) or issued_at)
+    return max(soonest, earliest(issued_at, expires_at, lifetimes) or issued_at)
 
 
 def earliest(
@@ -70,6 +62,8 @@ def earliest(
 
     A token that came expired, or whose end is not told, is not made to wait for its end.
     """
+    if lifetimes.not_before is None and lifetimes.max_early is None:
+        return None  # as with nearly all
     times = []
     if lifetimes.not_before is not None:
         times.append(issued_at + lifetimes.not_before)
@@ -124,9 +118,16 @@ def _before_access_ends(
 ) -> datetime | None:
     if expiry is ExpiryKind.NEVER:
         return None
-    life = _life(issued_at, expires_at, lifetimes)
-    latest = life - margin_of(life, lifetimes.margin)
-    return issued_at + latest - spread * min(life / 10, latest - life / 2)
+    latest, width = _window(_life(issued_at, expires_at, lifetimes), lifetimes.margin)
+    return issued_at + latest - spread * width
+
+
+@lru_cache(1024)  # the answers of a provider name the same life again and again
+def _window(life: timedelta, margin: timedelta | None) -> tuple[timedelta, timedelta]:
+    """How far into its life an access token may be renewed at the latest, and how long before
+    that already."""
+    latest = life - margin_of(life, margin)
+    return latest, min(life / 10, latest - life / 2)
 
 
 def _life(issued_at: datetime, expires_at: datetime | None, lifetimes: Lifetimes) -> timedelta:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,14 +17,16 @@ from worker.providers import paths
 from worker.providers.vocabulary import Entry, Expiry, duration
 
 LONGEST = timedelta(days=36525)  # a century: what is longer is a mistake, not a lifetime
+_LONGEST_SECONDS = LONGEST.total_seconds()
+_SHORTEST = timedelta(seconds=1)  # below that it would be no lifetime at all to the schedule
+_NUMBERS = (int, float, str)
 _DEFAULT: Sequence[Expiry] = (
     Expiry(form="seconds", path="expires_in"),
     Expiry(form="declared"),
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer says about expiry."""
 
     kind: ExpiryKind
@@ -48,10 +49,7 @@ def told(entry: Entry, content: Any, *, access_token: Secret, asked_at: datetime
             if entry.zero_means == "never":
                 return Told(kind=ExpiryKind.NEVER)
         elif (at := moment(form.form, value, asked_at)) is not None and at > asked_at:
-            # A lifetime below a second would be no lifetime at all to the schedule.
-            return Told(
-                kind=ExpiryKind.AT, at=max(at, asked_at + timedelta(seconds=1)), problem=problem
-            )
+            return Told(kind=ExpiryKind.AT, at=max(at, asked_at + _SHORTEST), problem=problem)
         problem = "expiry makes no sense"
     if not problem and entry.absent_means == "never":
         return Told(kind=ExpiryKind.NEVER)
@@ -67,7 +65,7 @@ def moment(form: str, value: object, since: datetime) -> datetime | None:
     if amount is None:
         return None
     if form in {"seconds", "declared"}:
-        return since + timedelta(seconds=amount) if 0 < amount <= LONGEST.total_seconds() else None
+        return since + timedelta(seconds=amount) if 0 < amount <= _LONGEST_SECONDS else None
     seconds = amount / 1000 if form == "epoch_ms" else amount
     horizon = (since + LONGEST).timestamp()
     return datetime.fromtimestamp(seconds, UTC) if 0 < seconds <= horizon else None
@@ -75,7 +73,7 @@ def moment(form: str, value: object, since: datetime) -> datetime | None:
 
 def number(value: object) -> float | None:
     """A finite number, also from digits in a string; no booleans, no NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
         return None
     try:
         found = float(value)

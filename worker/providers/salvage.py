@@ -20,6 +20,7 @@ from worker.providers import paths
 from worker.providers.vocabulary import ResponseMap
 
 _LIMIT = 64 * 1024
+_VISIBLE = bytes(range(0x20, 0x7F))
 
 
 def salvage(answer: Answered, where: ResponseMap) -> Salvaged:
@@ -50,7 +51,10 @@ def parsed(answer: Answered) -> dict[str, Any] | None:
 def usable_access_token(text: str | None) -> Secret | None:
     """None for what could not stand in a header, a line break above all: an access token is
     visible ASCII and spaces (RFC 6749 appendix A.12)."""
-    return Secret(text) if text and text.isascii() and text.isprintable() else None
+    if not text or not text.isascii():
+        return None
+    encoded = text.encode()
+    return None if encoded.translate(None, _VISIBLE) else Secret(encoded)
 
 
 def as_secret(text: str | None) -> Secret | None:

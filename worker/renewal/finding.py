@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from worker.domain.attempt import Ending, Unfinished
 from worker.domain.errors import ConfigurationError, TransientError
@@ -23,10 +24,10 @@ from worker.renewal.trusting import Trusted
 
 LOOK_EVERY = 1.0  # seconds between looks at which tenants have due work, and at the unfinished
 SLOW_SWEEP = 30.0  # seconds a watermark is trusted
+OWN_EVERY = 10.0  # seconds between looks for claims of ours that do not live here: hardly ever any
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """A claim, and when on our monotonic clock it was asked for: its lease ends no sooner."""
 
     claim: Claim
@@ -68,11 +69,14 @@ class Finder:
         self._since: dict[tuple[str, str], datetime] = {}
         self._since_until = float("-inf")
         self._lease: dict[str, float] = {}  # what claims of a provider mostly need
+        self._own_until: dict[str, float] = {}
         self._trusted = Trusted()
 
     def doubt(self) -> None:
-        """The store was away for us, and perhaps for others too."""
+        """The store was away for us, and perhaps for others too: claims may have been made that
+        nobody has heard of."""
         self._trusted.forget()
+        self._own_until.clear()
 
     async def due(self, *, fresh: bool = False) -> Sequence[DueWork]:
         """But not of tenants whose keyring does not open: what is claimed must be opened next."""
@@ -113,9 +117,8 @@ class Finder:
         self._looked_at[provider] = now
         dead = await self._offload(self._journals.replayed_names)
         since = await self._since_when(provider)
-        found = await self._offload(
-            self._claims.unfinished, provider, list(since), sorted({*dead, self._process}), since
-        )
+        gone = sorted({*dead, *self._own(provider, now)})
+        found = await self._offload(self._claims.unfinished, provider, list(since), gone, since)
         found = [one for one in found if (one.grant, one.fence) not in self._live]
         await self._resolver.prefetch(one.key for one in found)
         self._trusted.looks(provider, now)
@@ -191,6 +194,14 @@ class Finder:
         if ripe and on_trust(rules, earlier, gone=gone, now=unfinished.seen_at):
             return self._trusted.may_take(earlier.attempt, self._clock.monotonic())
         return ripe
+
+    def _own(self, provider: str, now: float) -> Sequence[str]:
+        """Our own name, if we too are to be looked through. While much is under way the store
+        would else tell us of all that each second."""
+        if now < self._own_until.get(provider, float("-inf")):
+            return ()
+        self._own_until[provider] = now + OWN_EVERY
+        return (self._process,)
 
     def _gone(self, unfinished: Unfinished, dead: frozenset[str]) -> bool:
         """Its process is dead and replayed; or it is ours, and no such attempt lives in it."""

@@ -28,7 +28,7 @@ from worker.domain.rotation import unproven_until
 from worker.store import arrays, candidates
 from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
 from worker.store.due_index import LONG_AGO, DueIndex, DueWork
-from worker.store.engine import at_once, reading, writing
+from worker.store.engine import BINARY, at_once, reading, writing
 from worker.store.lineage import Lineage, lineage_of, postgres_lineage
 from worker.store.tables import GrantRow
 
@@ -221,7 +221,7 @@ class ClaimsRepository:
                 "attempts": arrays.uuids(asked["attempts"]),
             }
             claim = _POSTGRES_CLAIM.replace("LINEAGE", postgres_lineage(connection))
-            return connection.exec_driver_sql(claim, {**asked, **columns}).all()
+            return connection.exec_driver_sql(claim, {**asked, **columns}, BINARY).all()
         return self._claim_on_sqlite(connection, asked)
 
     def _claim_on_sqlite(self, connection: Connection, asked: Mapping[str, Any]) -> Sequence[Any]:

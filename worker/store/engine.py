@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from psycopg.pq import Format
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
@@ -17,6 +18,11 @@ from worker.domain.errors import PermanentError, TransientError
 
 SQLITE_BUSY_MS = 15_000
 IDLE = 1.0  # seconds a connection is trusted without being asked
+
+
+BINARY = {"as_binary": True}
+"""Execution options of a statement whose results PostgreSQL shall send in its binary form: a row of
+tokens and times is then read in half the time. Not for its catalogue, whose types need the text."""
 
 
 def open_engine(url: str, *, pool_size: int = 5) -> Engine:
@@ -38,7 +44,17 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
     )
     _ask_idle_ones(engine)
+    _heed_binary(engine)
     return engine
+
+
+def _heed_binary(engine: Engine) -> None:
+    @event.listens_for(engine, "before_cursor_execute")
+    def _ask(
+        _db: Any, cursor: Any, _statement: str, _asked: Any, context: Any, _many: bool
+    ) -> None:
+        if context is not None and "as_binary" in context.execution_options:
+            cursor.format = Format.BINARY
 
 
 def _ask_idle_ones(engine: Engine) -> None:

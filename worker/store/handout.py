@@ -15,7 +15,7 @@ from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantS
 from worker.domain.held import Ask, HeldGrant, Withheld
 from worker.domain.ports import AuditRecord
 from worker.store import history, outbox
-from worker.store.engine import reading, writing
+from worker.store.engine import BINARY, reading, writing
 from worker.store.learning import LearningRepository
 from worker.store.tables import AuditRow, CandidateRow, ConnectionRow, GrantRow
 
@@ -59,7 +59,7 @@ _COLUMNS = select(
     GrantRow.withheld,
     GrantRow.api_base,
     case((GrantRow.warned_at >= GrantRow.logged_in_at, GrantRow.warned_at)).label("warned_at"),
-)
+).execution_options(**BINARY)
 _BY_ID = _COLUMNS.where(GrantRow.id == bindparam("grant"))
 _OF_USER = _COLUMNS.where(
     GrantRow.tenant == bindparam("tenant"), GrantRow.user_id == bindparam("user")

@@ -60,7 +60,7 @@ class AesVault:
         self._lock = Lock()
         self._looked_at = time.monotonic()
         self._unwrapped = lru_cache(_CACHED_KEYS)(self._unwrap)
-        self._fingerprint_key = b""
+        self._keyed: hmac.HMAC | None = None  # under the fingerprint key
         self._replaced = False
         self._take(keyring)
 
@@ -129,9 +129,13 @@ class AesVault:
             raise TamperError(f"{scope}: does not open", code="does_not_open") from None
 
     def fingerprint(self, token: Secret) -> Fingerprint:
-        if not self._fingerprint_key:
-            self._fingerprint_key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
-        return Fingerprint(hmac.digest(self._fingerprint_key, token.reveal(), "sha256")[:16])
+        keyed = self._keyed
+        if keyed is None:
+            key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
+            keyed = self._keyed = hmac.new(key, digestmod="sha256")
+        mac = keyed.copy()  # to key a new one takes longer than a token
+        mac.update(token.reveal())
+        return Fingerprint(mac.digest()[:16])
 
     def authenticate(self, message: bytes) -> bytes:
         """A tag for what lies outside the database (the audit's anchors): key id and HMAC."""
@@ -292,7 +296,7 @@ class AesVault:
             _self_test(key)
         self._keyring = keyring
         self._ciphers: dict[tuple[bytes, Purpose], AESGCM] = {}
-        self._fingerprint_key = b""
+        self._keyed = None
         self._unwrapped.cache_clear()
 
 
