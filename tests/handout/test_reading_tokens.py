@@ -277,6 +277,21 @@ async def test_a_grant_that_shares_a_refresh_token_serves_its_holders_tokens(
     assert audit()[0].detail == {"generation": 0, "alias_of": str(holder)}
 
 
+async def test_a_holder_that_came_to_share_anothers_token_is_passed_on_the_way(handout, grants):
+    """C18 twice: the second consent's token turned out to be a third one's."""
+    holder = grants.add(connection="google-3", access_token="held")
+    between = grants.add(connection="google-2", alias_of=holder, access_token="no longer renewed")
+    grants.add(alias_of=between, access_token=None, refresh_token=None)
+    assert (await handout.token(key(), ask())).access_token.text() == "held"
+
+
+async def test_grants_that_follow_each_other_serve_nothing(handout, grants):
+    one = grants.add(connection="google-2", access_token="stale")
+    grants.set(one, alias_of=grants.add(alias_of=one, access_token="stale"))
+    with pytest.raises(GoneError):
+        await handout.token(key(), ask())
+
+
 async def test_of_two_accounts_on_one_connection_one_has_to_be_named(handout, grants):
     grants.add(identity_user_id="work", access_token="of-work")
     grants.add(identity_user_id="home", access_token="of-home")

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from worker.domain.access import ApiKey, Verb
 from worker.domain.errors import NotFoundError, TamperError, TransientError, WorkerError
-from worker.domain.grant import GrantState
+from worker.domain.grant import GrantId, GrantState
 from worker.domain.held import (
     GONE,
     Actor,
@@ -113,9 +113,13 @@ class Handout:
         if asked_for.withheld is not None:
             who = who_must_act(asked_for)
             raise NeedsLoginError(reason=asked_for.withheld, who=who, grant=asked_for.id)
-        if asked_for.alias_of is None:
-            return asked_for
-        holder = await self._offload(self._grants.by_id, asked_for.alias_of)
+        holder: HeldGrant | None = asked_for
+        passed: set[GrantId] = set()
+        while holder is not None and holder.state not in GONE and holder.alias_of is not None:
+            if holder.id in passed:  # each follows the other, and nobody holds anything
+                raise GoneError(grant=asked_for.id)
+            passed.add(holder.id)
+            holder = await self._offload(self._grants.by_id, holder.alias_of)
         if holder is None or holder.state in GONE:
             raise GoneError(grant=asked_for.id)
         return holder
