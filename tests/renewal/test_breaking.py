@@ -78,7 +78,7 @@ STEPS = {
     "opening": (lambda _: AesVault, "open", False),
     "pinning": (lambda e: e._exchanger, "_pinned", False),
     "making ready": (lambda e: e._exchanger, "make_ready", False),
-    "the lane": (lambda e: e, "_lane", False),
+    "the lane": (lambda e: e._lanes, "lane", False),
     "pacing": (lambda _: Pace, "slot", False),
     "pauses": (lambda _: Pace, "shut_until", False),
     "counting exchanges": (lambda e: e._counting, "of", False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from random import Random
@@ -32,6 +32,7 @@ from worker.renewal.counting import Counting
 from worker.renewal.endings import Endings
 from worker.renewal.exchange import Exchanger
 from worker.renewal.finding import Claimed, Finder
+from worker.renewal.host_lanes import HostLanes
 from worker.renewal.lanes import Lane
 from worker.renewal.lessons import Lessons
 from worker.renewal.ports import Claims, Hosts, Journal, Learning, NodeJournals, Settling
@@ -44,11 +45,8 @@ from worker.renewal.suspects import Suspects
 
 OVERDUE = timedelta(seconds=15)  # unclaimed for so long: whoever should have been told was not
 STOP_PATIENCE = 150.0  # seconds; a strict provider's read timeout and some
-_FIRST_CLAIM = 16  # of a provider whose hosts are not known yet
-_LARGEST_CLAIM = 400
 _LOST_KEPT = 1.0  # seconds between looks at which of our claims were deleted elsewhere (I14)
 _STARTED_AT_ONCE = 16  # answers that wait for their journal must not wait for hundreds of starts
-_PAUSES_KEPT = 2.0  # seconds between looks at pauses that other processes learnt of
 _IDLE = 0.05  # seconds between looks while a drain waits for places
 _LONGEST_IDLE = 0.5  # and while it waits for answers, with nothing due
 _log = structlog.get_logger(__name__)
@@ -78,7 +76,6 @@ class Engine:
         confirm_after: timedelta = CONFIRM_AFTER,
     ) -> None:
         clock = StoreClock(clock)
-        self._hosts = hosts
         self._journal = journal
         self._clock = clock
         self._offload = offload
@@ -86,14 +83,12 @@ class Engine:
         self._live: dict[tuple[GrantId, int], Claim] = {}
         self._tally: Counter[tuple[str, str]] = Counter()
         self._counting = Counting()
-        self._lanes: dict[str, Lane] = {}  # by host
-        self._room_again = asyncio.Event()
-        self._hosts_of: dict[str, set[str]] = {}  # by provider
-        self._pauses: Mapping[str, datetime] = {}  # of hosts, as all processes share them
-        self._pauses_until = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = False
         self._stopping = False
+        self._lanes = HostLanes(
+            hosts, clock=clock, offload=offload, work=self._work, background=self._background
+        )
         self._resolver = Resolver(connections, catalogue, clock=clock, offload=offload)
         self._committer = Committer(
             settling, journal, clock=clock, offload=offload, settled=self._settled
@@ -134,7 +129,7 @@ class Engine:
             resolver=self._resolver,
             clock=clock,
             offload=offload,
-            slot=self._slot,
+            slot=self._lanes.slot,
         )
         acts = ConnectionActs(connections, self._resolver, clock=clock, offload=offload)
         self._exchanger = Exchanger(
@@ -146,7 +141,7 @@ class Engine:
             extend=self._extend,
             stop_connection=acts.stop,
             approve_host=acts.approve_host,
-            share_pause=self._share_pause,
+            share_pause=self._lanes.share_pause,
             journaled=self._committer.journaled,
             counting=self._counting,
         )
@@ -172,7 +167,7 @@ class Engine:
                 idle = min(_LONGEST_IDLE, idle * 2)
             else:
                 idle = _IDLE  # places will soon be free, and there may be more to claim
-                await self._places()
+                await self._lanes.room_again(_IDLE)
         done = self._tally - before
         return {fate: count for (name, fate), count in done.items() if name == provider}
 
@@ -209,7 +204,7 @@ class Engine:
     async def stop(self) -> None:
         """No new claims; exchanges under way run to their read timeout, and are written."""
         self._stopping = self._exchanger.stopping = self._lessons.stopping = True
-        running = {task for lane in self._lanes.values() for task in lane.tasks()}
+        running = self._lanes.tasks()
         if running:
             await asyncio.wait(running, timeout=STOP_PATIENCE)
         await asyncio.wait_for(self._committer.flushed(), STOP_PATIENCE)
@@ -218,19 +213,6 @@ class Engine:
             await asyncio.wait(self._tasks, timeout=1.0)
         await self._journal.close()
 
-    async def _places(self) -> None:
-        """Until some lane has room again; a paused one says nothing, so not for long."""
-        self._room_again.clear()
-        waits = [
-            asyncio.ensure_future(self._room_again.wait()),
-            asyncio.ensure_future(self._clock.sleep(_IDLE)),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
     async def _step(self, provider: str) -> int | None:
         """Claim once what there is room for. None: nothing may be claimed now."""
         self._drop_overdue(provider)
@@ -238,7 +220,7 @@ class Engine:
             return None
         claimed: list[Claimed] = []
         try:
-            await self._learn_pauses()
+            await self._lanes.learn_pauses()
             async with self._finding:
                 claimed += self._alive(await self._finder.take_over(provider))
                 claimed += self._alive(
@@ -304,7 +286,7 @@ class Engine:
             return
         try:
             ready = await self._exchanger.make_ready(found)
-            lane = self._lane(found) if isinstance(ready, Prepared) else None
+            lane = self._lanes.lane(found) if isinstance(ready, Prepared) else None
         except Exception as error:
             ready, lane = self._before_sending("start_broke", error, found), None
         if isinstance(ready, Prepared) and lane is not None:
@@ -312,48 +294,15 @@ class Engine:
         elif not isinstance(ready, Prepared):
             self._committer.put(ready)
 
-    def _lane(self, prepared: Prepared) -> Lane:
-        host = prepared.request.host
-        self._hosts_of.setdefault(prepared.claim.provider, set()).add(host)
-        lane = self._lanes.get(host)
-        if lane is None:
-            limits = prepared.provider.limits
-            lane = self._lanes[host] = Lane(
-                host,
-                limits,
-                clock=self._clock,
-                work=self._work,
-                room_again=self._room_again.set,
-            )
-            self._pause(lane)
-        return lane
-
-    def _slot(self, host: str) -> float | None:
-        """For questions beside renewals: a place in the host's rate; None: not now."""
-        lane, now = self._lanes.get(host), self._clock.monotonic()
-        if lane is None:
-            return 0.0
-        return None if lane.pace.shut_until(now) is not None else lane.pace.slot(now)
-
-    def _lanes_of(self, provider: str) -> list[Lane]:
-        return [self._lanes[host] for host in self._hosts_of.get(provider, ())]
-
     def _room(self, provider: str) -> int:
-        if self._committer.is_behind:
-            return 0
-        lanes = self._lanes_of(provider)
-        if not lanes:
-            return _FIRST_CLAIM
-        return min(sum(lane.room for lane in lanes), _LARGEST_CLAIM)
+        return 0 if self._committer.is_behind else self._lanes.room(provider)
 
     def _under_way(self, provider: str) -> bool:
         return any(claim.provider == provider for claim in self._live.values())
 
     def _drop_overdue(self, provider: str) -> None:
-        """Attempts that waited too long in a lane, behind a host that hangs."""
-        for lane in self._lanes_of(provider):
-            for prepared in lane.overdue():
-                self._committer.put(self._endings.put_off(prepared.claim, "not_sent_pacing", 5.0))
+        for prepared in self._lanes.overdue(provider):
+            self._committer.put(self._endings.put_off(prepared.claim, "not_sent_pacing", 5.0))
 
     async def _work(self, prepared: Prepared, lane: Lane) -> None:
         """Whatever breaks, the attempt ends: as long as it counts as alive nobody may retake it."""
@@ -430,35 +379,6 @@ class Engine:
             return False
         prepared.deadline = began + lease
         return prepared.claim.grant in held
-
-    def _share_pause(self, host: str, until: float, why: str) -> None:
-        """Tell the other processes, if it is long enough to matter to them."""
-        seconds = until - self._clock.monotonic()
-        if seconds >= 10.0:
-            end = self._clock.now() + timedelta(seconds=seconds)
-            self._background(self._tell_pause(host, end, why))
-
-    async def _tell_pause(self, host: str, until: datetime, why: str) -> None:
-        try:
-            await self._offload(self._hosts.block, host, until, why, now=self._clock.now())
-        except TransientError:
-            return  # each process learns it by itself
-
-    async def _learn_pauses(self) -> None:
-        """Raises: TransientError, the store is away."""
-        now = self._clock.monotonic()
-        if now < self._pauses_until:
-            return
-        self._pauses_until = now + _PAUSES_KEPT
-        self._pauses = await self._offload(self._hosts.blocked, self._clock.now())
-        for lane in self._lanes.values():
-            self._pause(lane)
-
-    def _pause(self, lane: Lane) -> None:
-        until = self._pauses.get(lane.host)
-        if until is not None:
-            seconds = (until - self._clock.now()).total_seconds()
-            lane.pace.pause(self._clock.monotonic() + seconds)
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
