@@ -34,7 +34,7 @@ format: $(VENV)/.dev ## put the code into shape
 bench: $(VENV)/.dev ## measure against baselines in the same run; prints ratios
 	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
-drill: $(VENV)/.dev ## the long form of the fault drills, half an hour (SEED=… replays one simulation)
+drill: $(VENV)/.dev ## the long form of the fault drills, some two hours (SEED=… replays one simulation)
 	@EVERGRANT_DRILL=long EVERGRANT_SEED="$(SEED)" $(BIN)/python -m pytest -m drill --timeout 7200 tests $(DRILL)
 
 services: ## Debian: the servers that `make test` starts throwaway copies of
