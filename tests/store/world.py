@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select
 
 from tests.clock import FakeClock
-from tests.planted import row_of
+from tests.planted import keep_candidate
 from worker.domain.attempt import Brought, Refused
 from worker.domain.grant import ExpiryKind
 from worker.domain.ports import Notice
@@ -15,9 +15,8 @@ from worker.domain.secret import Secret
 from worker.store import outbox
 from worker.store.audit import AuditLog
 from worker.store.claims import ClaimsRepository
-from worker.store.engine import reading, writing
+from worker.store.engine import reading
 from worker.store.settling import SettlingRepository
-from worker.store.tables import CandidateRow, GrantRow
 
 NOW = datetime.now(UTC) - timedelta(seconds=5)
 
@@ -123,29 +122,4 @@ class World:
 
     def login_arrives(self, grant, rt="login"):
         """A pull meets an exchange under way and leaves what it read as a candidate (M7)."""
-        row = row_of(self.engine, grant)
-        generation = row.last_generation + 1
-        sealed = self.vault.seal(
-            Secret(rt),
-            tenant=row.tenant,
-            grant=grant,
-            generation=generation,
-            kind="rt",
-            key=row.refresh_key,
-        )
-        with writing(self.engine) as db:
-            db.execute(
-                insert(CandidateRow).values(
-                    grant_id=grant,
-                    generation=generation,
-                    family=row.family + 1,
-                    rt_fp=self.vault.fingerprint(Secret(rt)),
-                    refresh_token=sealed,
-                    issued_at=NOW,
-                    why="login",
-                    created_at=NOW,
-                )
-            )
-            db.execute(
-                update(GrantRow).where(GrantRow.id == grant).values(last_generation=generation)
-            )
+        keep_candidate(self.engine, self.vault, grant, rt=rt, why="login", now=NOW)

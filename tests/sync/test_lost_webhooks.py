@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from tests.auth0.fakes import in_place
 from tests.clock import FakeClock
@@ -24,9 +25,11 @@ from worker.domain.ports import Notice
 from worker.events import Intake, Processor, Spool, TenantFacts, joined
 from worker.events.facts import auth0_name_of
 from worker.rehearsal import RunningStage, StageSettings, rehearsal
+from worker.store.engine import reading
 from worker.store.following import FollowingRepository
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
+from worker.store.tables import PullRow
 from worker.store.tenants import TenantRepository
 from worker.sync import Departures, LogPoll, StreamWatch, explain_problem
 from worker.sync.problems import SYNC_FAILED
@@ -100,7 +103,10 @@ class Deaf:
             await self.processor.process(budget_seconds=5)
 
     def pulled_since(self, user_id: str, moment: Any) -> bool:
-        at = self.world.pulls.last_begun("acme", f"user:{user_id}")
+        """Whether a pull that has ended began later: whatever happened before it is in."""
+        asked = select(PullRow.pulled_at).where(PullRow.subject == f"user:{user_id}")
+        with reading(self.world.engine) as connection:
+            at = connection.execute(asked).scalar_one_or_none()
         return at is not None and at >= moment
 
     def _feed(self, source: Source) -> Callable[..., Awaitable[None]]:

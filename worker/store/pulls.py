@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, case, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from worker.store.engine import reading, writing
+from worker.store.engine import writing
 from worker.store.tables import CounterRow, PullRow
 from worker.store.types import Instant
 
@@ -96,14 +96,6 @@ class PullRepository:
             )
             at = connection.execute(held).scalar_one() or now
         return max(at + gap - now, timedelta(milliseconds=10))
-
-    def last_begun(self, tenant: str, subject: str) -> datetime | None:
-        """When the latest pull that has ended began: whatever happened before it is in."""
-        asked = select(PullRow.pulled_at).where(
-            PullRow.tenant == tenant, PullRow.subject == subject
-        )
-        with reading(self._engine) as connection:
-            return connection.execute(asked).scalar_one_or_none()
 
 
 def still_latest(connection: Connection, begun: Begun) -> bool:
