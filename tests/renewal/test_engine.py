@@ -286,6 +286,19 @@ def test_stopping_claims_nothing_more_and_waits_for_answers_under_way(world):
     run(story())
 
 
+def test_stopping_takes_no_longer_than_what_is_under_way(world):
+    async def story():
+        w = world(Rotation.N)
+        w.plant()
+        process = w.start()
+        await process.drain()
+        began = w.clock.monotonic()
+        await process.engine.stop()
+        assert w.clock.monotonic() - began < 0.1
+
+    run(story())
+
+
 def test_a_deleted_grant_is_not_sent_even_if_it_was_claimed_before(world):
     async def story():
         w = world(Rotation.N)

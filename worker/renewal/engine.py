@@ -84,7 +84,7 @@ class Engine:
         self._tally: Counter[tuple[str, str]] = Counter()
         self._counting = Counting()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watching = False
+        self._watching: asyncio.Task[None] | None = None
         self._stopping = False
         self._lanes = HostLanes(
             hosts, clock=clock, offload=offload, work=self._work, background=self._background
@@ -208,6 +208,8 @@ class Engine:
         if running:
             await asyncio.wait(running, timeout=STOP_PATIENCE)
         await asyncio.wait_for(self._committer.flushed(), STOP_PATIENCE)
+        if self._watching is not None:
+            self._watching.cancel()  # nothing is under way any more that could have been lost
         await self._replayer.leave()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
@@ -249,20 +251,16 @@ class Engine:
         """From here on these attempts live in this process: nobody in it may retake them."""
         for one in claimed:
             self._live[one.claim.grant, one.claim.fence] = one.claim
-        if claimed and not self._watching:
-            self._watching = True
-            self._background(self._watch_claims())
+        if claimed and (self._watching is None or self._watching.done()):
+            self._watching = asyncio.get_running_loop().create_task(self._watch_claims())
         return claimed
 
     async def _watch_claims(self) -> None:
         """While attempts are under way: which of them somebody deleted in another process."""
-        try:
-            while self._live:
-                await self._clock.sleep(_LOST_KEPT)
-                with suppress(WorkerError):
-                    await self._look_at_claims()
-        finally:
-            self._watching = False
+        while self._live:
+            await self._clock.sleep(_LOST_KEPT)
+            with suppress(WorkerError):
+                await self._look_at_claims()
 
     async def _look_at_claims(self) -> None:
         asked_at, claims = self._clock.monotonic(), list(self._live.values())
