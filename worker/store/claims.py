@@ -368,10 +368,10 @@ WHERE g.fence > r.fence
 # which, at ten million grants, no page is at hand.
 _POSTGRES_CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT d.at
+    SELECT d.id, d.at
     FROM unnest(%(tenants)s::text[], %(since)s::timestamptz[]) AS t(tenant, since),
     LATERAL (
-        SELECT g.ctid AS at FROM grants g
+        SELECT g.id, g.ctid AS at FROM grants g
         WHERE g.provider = %(provider)s AND g.tenant = t.tenant
           AND g.due_at >= t.since AND g.due_at <= now()
           AND g.attempt IS NULL AND g.state IN ('active', 'suspect')
@@ -379,12 +379,12 @@ WITH due AS MATERIALIZED (
         FOR UPDATE SKIP LOCKED
     ) AS d
     WHERE %(lineage)s::bigint IS NULL OR LINEAGE = %(lineage)s::bigint
-), numbered AS (
-    SELECT at, row_number() OVER () AS n FROM due
+), named AS (
+    SELECT id, at, (%(attempts)s::uuid[])[row_number() OVER ()] AS attempt FROM due
 )
 UPDATE grants SET
     fence = grants.fence + 1,
-    attempt = a.attempt,
+    attempt = named.attempt,
     claim_node = %(node)s,
     claim_process = %(process)s,
     claim_fp = grants.rt_fp,
@@ -395,7 +395,7 @@ UPDATE grants SET
     lease_until = now() + %(lease)s,
     uncertain = false,
     last_generation = greatest(grants.last_generation, grants.generation) + 1
-FROM numbered JOIN unnest(%(attempts)s::uuid[]) WITH ORDINALITY AS a(attempt, n) USING (n)
-WHERE grants.ctid = numbered.at AND grants.attempt IS NULL
+FROM named
+WHERE grants.ctid = named.at AND grants.id = named.id AND grants.attempt IS NULL
 RETURNING {", ".join(f"grants.{column.key}" for column in CLAIM)}
 """  # noqa: S608 - column names of our own
