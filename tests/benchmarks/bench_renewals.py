@@ -13,7 +13,7 @@ All in one run, against one store and one token endpoint, each contender in proc
 
 CPU is the contender's own. Kept and naive are a measured body and a measured empty Celery task,
 added. The ratios are the figures; the rest depends on the machine and on what else it does.
-With `memory` it prints what a worker process holds after ten and after a hundred thousand grants.
+With `memory` it prints what a worker process holds after ten thousand and after a million grants.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _embedded(root: Path, peer: Provider, count: int, in_flight: int) -> None:
 def _memory(root: Path, peer: Provider, in_flight: int) -> None:
     peer.answers_after(0.0)
     with _server(Postgres, root) as url:
-        for count in (10_000, 100_000):
+        for count in (10_000, 1_000_000):
             stage, job = _stage(root, url, peer.url, count, in_flight)
             _run(stage, job, f"engine, {count}", 0.0, contenders.engine)
 

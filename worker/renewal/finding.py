@@ -160,7 +160,8 @@ class Finder:
             self._clock.heard(claims[-1].claimed_at)
 
     def _remember(self, provider: str, claims: Sequence[Claim]) -> None:
-        """Whatever is due before the last one claimed is claimed too, or locked by a claimer."""
+        """Whatever is due before the last one claimed is claimed too; or somebody else had its row
+        in hand, and a slow sweep finds it."""
         for claim in claims:
             if claim.due_at is not None:
                 key = (provider, claim.key.tenant)

@@ -365,7 +365,8 @@ WHERE g.fence > r.fence
 # MATERIALIZED keeps the planner from joining the locked rows anew; SKIP LOCKED lets claimers
 # pass each other. `now()` is stable, so it bounds the index scan. A row that is locked stays where
 # it is, so it is found again by its place: by its id each would cost a walk through an index of
-# which, at ten million grants, no page is at hand.
+# which, at ten million grants, no page is at hand. One that was rewritten between the statement's
+# beginning and its lock has moved, and is left for a later look.
 _POSTGRES_CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT d.id, d.at
