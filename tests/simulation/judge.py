@@ -44,6 +44,8 @@ class Judge:
                 self._strangers(grant, row, about)
             elif grant in self._story.shared:
                 self._alias(row, about)
+            elif row.alias_of in self._story.shared:
+                self._follower(grant, row, about)
             else:
                 self._ours(grant, row, about)
         self._notices()
@@ -88,6 +90,15 @@ class Judge:
         self._story.seen[f"of shared: {'alias' if row.alias_of else row.state}"] += 1
         if row.alias_of is not None:
             assert (row.rt_fp, row.due_at) == (None, None), about
+
+    def _follower(self, grant: GrantId, row: Any, about: str) -> None:
+        """C18 with C16: a store that had lost its token let the other consent, whose answer came
+        first, hold it; so this one follows."""
+        families = [self._world.ledger.families[one] for one in self._story.families[grant]]
+        current = self._prints.get(row_of(self._world.store, row.alias_of).rt_fp)
+        self._story.seen["holder and follower changed places"] += 1
+        assert current in {f.newest for f in families if not f.revoked}, f"{about}: {current}"
+        self._alias(row, about)
 
     def _deleted(self, grant: GrantId, row: Any, about: str) -> None:
         """I14: nothing is sent once a process can know, and nothing brings the grant back."""

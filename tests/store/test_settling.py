@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, update
@@ -13,6 +14,7 @@ from worker.domain.attempt import Fate, LeftUncertain, Postponed
 from worker.domain.errors import PermanentError
 from worker.domain.grant import GrantState
 from worker.domain.secret import Secret
+from worker.store import seen
 from worker.store.engine import reading, writing
 from worker.store.tables import (
     AuditRow,
@@ -168,6 +170,32 @@ def test_a_login_that_came_during_the_exchange_is_promoted_by_whoever_ends_it(wo
     world.settle(world.brought(again, rt="login-2"))
     (old,) = candidates_of(world.engine, grant)
     assert old.spent_at is not None
+
+
+def test_a_login_whose_successor_comes_was_spent_and_is_not_promoted(world):
+    """C16: the store lost the commit that renewed it, and a journal brings what came of it."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    world.login_arrives(grant)
+    login = world.vault.fingerprint(Secret("login"))
+    lost = {"fence": claim.fence + 1, "attempt": uuid4(), "generation": 9, "family": 1}
+    assert world.settle(world.brought(claim, rt="login.1", parent_fp=login, **lost)) == [
+        "candidate"
+    ]
+    assert world.settle(world.refused(claim)) == ["next_candidate"]
+    assert row_of(world.engine, grant).rt_fp == world.vault.fingerprint(Secret("login.1"))
+    waits = {one.rt_fp: one.why for one in candidates_of(world.engine, grant)}
+    assert waits[login] == "parent"
+
+
+def test_what_a_late_token_came_of_is_never_news(world):
+    """C16: a store that lost its last commits may have lost the login, too; Auth0 has its copy."""
+    grant = plant(world.engine, world.vault, now=NOW)
+    (claim,) = world.claim()
+    login = world.vault.fingerprint(Secret("login"))
+    world.settle(world.brought(claim, rt="login.1", parent_fp=login, fence=claim.fence + 1))
+    with reading(world.engine) as connection:
+        assert seen.holds(connection, grant, login)
 
 
 @pytest.mark.parametrize("ending", ["postponed", "uncertain"])

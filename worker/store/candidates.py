@@ -33,7 +33,20 @@ _LONGEST_CHAIN = 50  # successors of successors, as a replay after a restore may
 def keep(
     db: Connection, one: Brought, why: str, now: datetime, *, held_by: UUID | None = None
 ) -> None:
-    """Store the refresh token that `one` brought, beside the current one."""
+    """Store the refresh token that `one` brought, beside the current one.
+
+    Where the one it came of waits beside it, no login promotes that any more, and a refusal tries
+    it only where parents live: it was sent, and this is its successor.
+    """
+    db.execute(
+        update(CandidateRow)
+        .where(
+            CandidateRow.grant_id == one.grant,
+            CandidateRow.rt_fp == one.parent_fp,
+            CandidateRow.spent_at.is_(None),
+        )
+        .values(why="parent")
+    )
     _insert(
         db,
         {

@@ -26,7 +26,7 @@ from worker.domain.attempt import (
     Settled,
 )
 from worker.domain.errors import TransientError
-from worker.domain.grant import GrantId, GrantState
+from worker.domain.grant import Fingerprint, GrantId, GrantState
 from worker.domain.ports import AuditRecord, Clock, Notice
 from worker.domain.verdict import after_refusal
 from worker.store import candidates, seen, verdict_brake
@@ -236,9 +236,12 @@ class SettlingRepository:
 
     def _remember(self, group: _Group, brought: Iterable[Brought]) -> None:
         """From now on these refresh tokens are never news (M2)."""
-        rows = [
-            seen.remembered(b.grant, b.rt_fp, group.now) for b in brought if b.rotated and b.rt_fp
-        ]
+        self._never_news(group, [(b.grant, b.rt_fp) for b in brought if b.rotated])
+
+    def _never_news(
+        self, group: _Group, tokens: Iterable[tuple[GrantId, Fingerprint | None]]
+    ) -> None:
+        rows = [seen.remembered(grant, fp, group.now) for grant, fp in tokens if fp is not None]
         if rows:
             group.db.execute(self._insert(SeenRefreshTokenRow).on_conflict_do_nothing(), rows)
 
@@ -253,7 +256,8 @@ class SettlingRepository:
             return Fate.REPEATED
         gone = row.state in _GONE
         why = "tombstoned" if gone else one.aside or ("lost_fence" if one.read else "unread")
-        self._remember(group, [one])
+        # its parent too: a store that lost its last commits may know nothing of that any more
+        self._never_news(group, [(one.grant, one.rt_fp), (one.grant, one.parent_fp)])
         candidates.keep(group.db, one, why, group.now, held_by=_holder(group.db, one))
         group.record("candidate_kept", one, {"why": why, "fence": one.fence})
         if gone and row.attempt == one.attempt:
