@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import aiohttp
 import httpx
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -246,6 +245,8 @@ async def _our_transport() -> AsyncIterator[Post]:
 
 @asynccontextmanager
 async def _aiohttp() -> AsyncIterator[Post]:
+    import aiohttp  # eight megabytes, which no other contender shall carry
+
     headers = {"content-type": "application/x-www-form-urlencoded"}
     unlimited = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=unlimited, headers=headers) as session:
