@@ -27,6 +27,7 @@ from worker.vault import AesVault, Keyring
 
 GRANTS = 12
 LIFE = 900.0  # seconds an access token lives
+_LOOK = 20.0  # seconds between looks at which store it is
 VARIANTS = [
     (Rotation.N, 0.0, "same"),
     (Rotation.M, 0.0, "new"),
@@ -74,13 +75,20 @@ class Storm:
                 ticking = asyncio.create_task(self._tick(process))
                 await asyncio.wait([ticking, process.died], return_when=FIRST_COMPLETED)
                 if not process.dead:
-                    await asyncio.wait([process.died], timeout=self._until_something_is_due())
+                    await self._rest(process)
             self.story.seen["killed"] += 1
             if node == "n2" and not self.story.calm and self.dice.random() < 0.1:
                 self.story.seen["disk lost"] += 1
                 self.world.lose_disk(process.node)
                 self.moved += 1
             await asyncio.sleep(self.dice.choice((0.5, 5.0, 60.0)) if node == "n2" else 0.5)
+
+    async def _rest(self, process: Process) -> None:
+        """Until a tick may find something: due work, or that the store became another."""
+        lineage, now = self.world.lineage, asyncio.get_running_loop().time
+        until = now() + self._until_something_is_due()
+        while not process.dead and now() < until and self.world.lineage == lineage:
+            await asyncio.wait([process.died], timeout=min(_LOOK, until - now()))
 
     def _until_something_is_due(self) -> float:
         """Ticks come every two seconds; those that would find nothing are left out."""
