@@ -71,12 +71,8 @@ def main() -> int:
 
 def claims(_root: Path, postgres: TunedPostgres, rows: int) -> None:
     """A claim of 200 due rows: however many grants there are, and with seven others claiming."""
-    access, refresh = (
-        map(int, os.environ["SEALED"].split())
-        if "SEALED" in os.environ
-        else (FULL if rows <= 1_000_000 else SMALL)
-    )
-    sealed = access, refresh
+    told = [int(size) for size in os.environ.get("SEALED", "").split()]
+    sealed = (told[0], told[1]) if told else FULL if rows <= 1_000_000 else SMALL
     sizes = [size for size in (rows // 100, rows // 10, rows) if size >= 20_000]
     if rows > 1_000_000:
         del sizes[1]  # filling takes most of the time
