@@ -188,6 +188,21 @@ def test_a_login_whose_successor_comes_was_spent_and_is_not_promoted(world):
     assert waits[login] == "parent"
 
 
+@pytest.mark.parametrize("order", [(2, 1, 0), (2, 0, 1), (1, 2, 0), (0, 2, 1), (1, 0, 2)])
+def test_a_chain_of_successors_rises_in_whatever_order_journals_bring_it(world, order):
+    """C16: of a store that lost the commits of three, in three journals; one had half an answer."""
+    grant = plant(world.engine, world.vault, now=NOW, rt="r0")
+    (claim,) = world.claim()
+    chain = ["r0", "r1", "r2", "r3"]
+    prints = [world.vault.fingerprint(Secret(token)) for token in chain]
+    for n in order:
+        late = {"fence": claim.fence + n, "attempt": uuid4(), "generation": 2 + n, "read": False}
+        world.settle(world.brought(claim, rt=chain[n + 1], parent_fp=prints[n], **late))
+    seen = world.claims["p1"].unfinished("google-oauth2", ["acme"], dead=("p1",))
+    assert world.claims["p1"].take_over(seen, lease=20.0) == []
+    assert row_of(world.engine, grant).rt_fp == prints[-1]
+
+
 def test_what_a_late_token_came_of_is_never_news(world):
     """C16: a store that lost its last commits may have lost the login, too; Auth0 has its copy."""
     grant = plant(world.engine, world.vault, now=NOW)

@@ -70,6 +70,23 @@ def keep(
     )
 
 
+def bridge(db: Connection, one: Brought) -> None:
+    """What came of the token that `one` brings again came of that one's parent, too.
+
+    Journals may bring a successor's successor first, after which nothing is kept of the one between
+    them: whoever holds the parent still must find that it was spent (I4).
+    """
+    db.execute(
+        update(CandidateRow)
+        .where(
+            CandidateRow.grant_id == one.grant,
+            CandidateRow.parent_fp == one.rt_fp,
+            CandidateRow.spent_at.is_(None),
+        )
+        .values(parent_fp=one.parent_fp)
+    )
+
+
 def newest(db: Connection, grant: GrantId, *, parents: bool) -> Any:
     """The one to try next when the current refresh token is refused; None: there is none.
 

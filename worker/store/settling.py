@@ -252,7 +252,10 @@ class SettlingRepository:
             return Fate.GONE
         if not one.rotated:
             return Fate.LATE
-        if row.rt_fp == one.rt_fp or seen.holds(group.db, one.grant, one.rt_fp):
+        if row.rt_fp == one.rt_fp:
+            return Fate.REPEATED
+        if seen.holds(group.db, one.grant, one.rt_fp):
+            candidates.bridge(group.db, one)
             return Fate.REPEATED
         gone = row.state in _GONE
         why = "tombstoned" if gone else one.aside or ("lost_fence" if one.read else "unread")
