@@ -1,5 +1,6 @@
 """A first start, and the mistakes made at it."""
 
+import io
 import stat
 
 import pytest
@@ -38,6 +39,38 @@ def test_init_overwrites_nothing(tmp_path, capsys):
     assert call(["init", "--directory", str(tmp_path), *FLAGS]) == 2
     assert "exists" in capsys.readouterr().err
     assert (tmp_path / ".evergrant/keyring.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("piped", "missing"),
+    [
+        ("", "--domain"),
+        ("acme.eu.auth0.com\n", "--client-id"),
+        ("acme.eu.auth0.com\nabc\n", "--client-secret"),
+    ],
+)
+def test_init_without_anybody_to_ask_names_the_option(
+    tmp_path, monkeypatch, capsys, piped, missing
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO(piped))
+    assert call(["init", "--directory", str(tmp_path)]) == 2
+    assert f"give {missing}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_takes_what_is_piped_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("https://Acme.eu.auth0.com/\nabc\ns3cret\n"))
+    assert call(["init", "--directory", str(tmp_path)]) == 0
+    tenant = load({}, directory=tmp_path).tenants["default"]
+    assert (tenant.domain, tenant.client_id) == ("acme.eu.auth0.com", "abc")
+
+
+@pytest.mark.parametrize("given", ['a"b', "a b", "a\\b", "a$b", "a\nb", "a'b", "a#b"])
+@pytest.mark.parametrize("option", ["--domain", "--client-id", "--client-secret", "--tenant"])
+def test_init_writes_nothing_that_could_not_be_read_again(tmp_path, capsys, option, given):
+    assert call(["init", "--directory", str(tmp_path), *FLAGS, option, given]) == 2
+    assert option in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ def test_ten_thousand_seeds(capsys):
 @pytest.mark.drill
 @pytest.mark.skipif(not _REPLAY, reason="SEED=… names none")
 def test_the_seed_that_is_replayed():
+    if not _REPLAY.isdecimal():
+        pytest.fail(f"SEED={_REPLAY}: a number, as a red seed was told", pytrace=False)
     for what, count in sorted(play(int(_REPLAY), renewals=_RENEWALS).items()):
         print(f"{count:8d}  {what}")
 

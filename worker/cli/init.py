@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import base64
+import re
 import secrets
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from worker.cli.output import Json, out, print_json
 from worker.domain.errors import ConfigurationError
+from worker.domain.secret import Secret
+from worker.settings.tables import TenantSettings
 from worker.vault import Keyring
 
 SCOPES = "read:users read:user_idp_tokens read:connections read:connections_options read:logs"
+_PLAIN = re.compile(r"[^\s\"'\\$`#]+")  # stands in .env and in TOML as it is
+_NAME = re.compile(r"[\w-]+", re.ASCII)
 
 
 def init(
@@ -35,9 +42,14 @@ def init(
     files = [directory / name for name in ("evergrant.toml", ".env", ".evergrant/keyring.json")]
     if there := [str(file) for file in files if file.exists()]:
         raise ConfigurationError(f"{', '.join(there)} exists; nothing was changed")
-    domain = domain or typer.prompt("Auth0 domain (acme.eu.auth0.com)")
-    client_id = client_id or typer.prompt("Client ID of the machine-to-machine application")
-    client_secret = client_secret or typer.prompt("Its client secret", hide_input=True)
+    domain = domain or _asked("--domain", "Auth0 domain (acme.eu.auth0.com)")
+    client_id = client_id or _asked(
+        "--client-id", "Client ID of the machine-to-machine application"
+    )
+    client_secret = client_secret or _asked("--client-secret", "Its client secret", hidden=True)
+    domain = _checked(
+        domain=domain, client_id=client_id, client_secret=client_secret, tenant=tenant
+    )
     ours = {
         "EVERGRANT_LOGS_AUTHORIZATION": f"Bearer {secrets.token_urlsafe(32)}",
         "EVERGRANT_EVENTS_BEARER": secrets.token_urlsafe(32),
@@ -54,6 +66,36 @@ def init(
         print_json({"files": [str(file) for file in files], "hooks": hooks, "scopes": SCOPES})
         return
     out.print(_steps(hooks, files), markup=False)
+
+
+def _asked(option: str, question: str, *, hidden: bool = False) -> str:
+    """Of whoever sits there, or of what is piped in. Raises: ConfigurationError, neither is."""
+    person = sys.stdin.isatty()
+    try:
+        answer: str = typer.prompt(question, hide_input=hidden and person)
+    except typer.Abort:
+        if person:
+            raise
+        typer.echo(err=True)  # the question stands there still
+        why = f"nobody answers here: give {option}, or the answer on standard input"
+        raise ConfigurationError(f"{why}; nothing was written") from None
+    return answer
+
+
+def _checked(*, domain: str, client_id: str, client_secret: str, tenant: str) -> str:
+    """The bare host name. Raises: ConfigurationError, where what is written could not be read."""
+    given = {"--client-id": client_id, "--client-secret": client_secret}
+    for option, value in given.items():
+        if not _PLAIN.fullmatch(value):
+            why = "has a space or one of \" ' \\ $ ` #, which nothing of Auth0's has: copy it anew"
+            raise ConfigurationError(f"{option}: {why}; nothing was written")
+    if not _NAME.fullmatch(tenant):
+        raise ConfigurationError("--tenant: letters, digits, - and _ only; nothing was written")
+    try:
+        return TenantSettings(domain=domain, client_id="-", client_secret=Secret("-")).domain
+    except ValidationError:
+        why = f"--domain: {domain!r} is no host name such as acme.eu.auth0.com"
+        raise ConfigurationError(f"{why}; nothing was written") from None
 
 
 def _write(path: Path, text: str) -> None:
