@@ -99,7 +99,7 @@ MUTATIONS = {
         (f"{RETAKEN}_proves_nothing_about_who_held_the_token_before[hears_no_answer]",),
     ),
     "grace since the first attempt": Mutation(
-        "worker/store/claims.py",
+        "worker/store/claim_statements.py",
         "case((_RETAKEN, GrantRow.first_claimed_at), else_=None)",
         "None",
         (
@@ -171,6 +171,15 @@ MUTATIONS = {
         (
             f"{RENEWAL}/test_crashes.py"
             "::test_a_node_that_never_comes_back_is_waited_for_as_long_as_a_hold",
+        ),
+    ),
+    "chains in any order": Mutation(
+        "worker/store/settling.py",
+        "            candidates.bridge(group.db, one)\n",
+        "            pass\n",
+        (
+            f"{STORE}/test_settling.py::test_a_chain_of_successors_rises"
+            "_in_whatever_order_journals_bring_it[sqlite-order0]",
         ),
     ),
     "claims for one history": Mutation(

@@ -14,26 +14,28 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, and_, bindparam, case, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, select, tuple_, update
 
 from worker.domain.attempt import Unfinished
 from worker.domain.errors import TransientError
-from worker.domain.grant import (
-    Claim,
-    GrantId,
-    GrantState,
-)
+from worker.domain.grant import Claim, GrantId, GrantState
 from worker.domain.ports import Clock
 from worker.domain.rotation import unproven_until
 from worker.store import arrays, candidates
-from worker.store.claim_rows import CLAIM, FREE, UNFINISHED, claim_of, unfinished_of
+from worker.store.claim_rows import CLAIM, FREE, claim_of, unfinished_of
+from worker.store.claim_statements import (
+    CLAIM_ONE,
+    CLAIMED,
+    DUE_ROWS,
+    POSTGRES_CLAIM,
+    POSTGRES_LOST,
+    TAKE_ONE,
+    UNFINISHED_FOUND,
+)
 from worker.store.due_index import LONG_AGO, DueIndex, DueWork
 from worker.store.engine import BINARY, at_once, reading, writing
 from worker.store.lineage import Lineage, lineage_of, postgres_lineage
 from worker.store.tables import GrantRow
-
-_UNFINISHED_WINDOW = 2000  # oldest due rows looked through: attempts are taken oldest first
-_OPEN = (GrantState.ACTIVE.value, GrantState.SUSPECT.value)
 
 
 class ClaimsRepository:
@@ -114,7 +116,7 @@ class ClaimsRepository:
             found: list[Unfinished] = []
             for tenant in tenants:
                 asked |= {"tenant": tenant, "now": now, "since": begin.get(tenant, LONG_AGO)}
-                rows = connection.execute(_UNFINISHED, asked)
+                rows = connection.execute(UNFINISHED_FOUND, asked)
                 found += [unfinished_of(row, now) for row in rows]
             return found
 
@@ -138,8 +140,8 @@ class ClaimsRepository:
                 mine = {**self._claimer(now, lease), "of": unfinished.grant, "as": attempt}
                 gone = unfinished.grant in proven
                 mine["unproven"] = unproven_until(unfinished.earlier, gone=gone)
-                if connection.execute(_TAKE_ONE, mine | seen).rowcount:
-                    row = connection.execute(_CLAIMED, {"ids": [unfinished.grant]}).one()
+                if connection.execute(TAKE_ONE, mine | seen).rowcount:
+                    row = connection.execute(CLAIMED, {"ids": [unfinished.grant]}).one()
                     taken.append(claim_of(row, earlier=unfinished.earlier))
             followed = self._let_successors_rise(connection, [one.grant for one in taken], now)
         return [one for one in taken if one.grant not in followed]
@@ -171,7 +173,7 @@ class ClaimsRepository:
                     "ids": arrays.uuids(grant for grant, _ in held),
                     "fences": arrays.integers(fence for _, fence in held),
                 }
-                rows = connection.exec_driver_sql(_POSTGRES_LOST, columns)
+                rows = connection.exec_driver_sql(POSTGRES_LOST, columns)
                 return {(GrantId(grant), fence) for grant, fence in rows}
             asked = select(GrantRow.id, GrantRow.fence)
             rows = connection.execute(asked.where(GrantRow.id.in_([one for one, _ in held])))
@@ -220,7 +222,7 @@ class ClaimsRepository:
                 "since": arrays.instants(asked["since"]),
                 "attempts": arrays.uuids(asked["attempts"]),
             }
-            claim = _POSTGRES_CLAIM.replace("LINEAGE", postgres_lineage(connection))
+            claim = POSTGRES_CLAIM.replace("LINEAGE", postgres_lineage(connection))
             return connection.exec_driver_sql(claim, {**asked, **columns}, BINARY).all()
         return self._claim_on_sqlite(connection, asked)
 
@@ -231,13 +233,13 @@ class ClaimsRepository:
         for tenant, since in zip(asked["tenants"], asked["since"], strict=True):
             wanted = {"tenant": tenant, "since": since, "now": now}
             wanted |= {name: asked[name] for name in ("provider", "each")}
-            ids += connection.execute(_DUE_ROWS, wanted).scalars()
+            ids += connection.execute(DUE_ROWS, wanted).scalars()
         if not ids:
             return ()
         by = self._claimer(now, asked["lease"].total_seconds())
         taken = zip(ids, asked["attempts"], strict=False)
-        connection.execute(_CLAIM_ONE, [{**by, "of": grant, "as": name} for grant, name in taken])
-        return connection.execute(_CLAIMED, {"ids": ids}).all()
+        connection.execute(CLAIM_ONE, [{**by, "of": grant, "as": name} for grant, name in taken])
+        return connection.execute(CLAIMED, {"ids": ids}).all()
 
     def _claimer(self, now: datetime, lease: float) -> dict[str, Any]:
         return {
@@ -267,136 +269,5 @@ def _names(count: int) -> list[UUID]:
     return [UUID(bytes=chance[at : at + 16], version=4) for at in range(0, len(chance), 16)]
 
 
-def _greater(one: Any, other: Any) -> Any:
-    return case((one > other, one), else_=other)
-
-
-_PROVIDER: Any = bindparam("provider")
-_TENANT: Any = bindparam("tenant")
-_NOW: Any = bindparam("now")
-
-# Built once: building a statement costs as much as SQLite takes to answer it.
-_DUE_ROWS = (
-    select(GrantRow.id)
-    .where(
-        GrantRow.provider == _PROVIDER,
-        GrantRow.tenant == _TENANT,
-        GrantRow.due_at >= bindparam("since"),
-        GrantRow.due_at <= _NOW,
-        GrantRow.attempt.is_(None),
-        GrantRow.state.in_(_OPEN),
-    )
-    .order_by(GrantRow.due_at)
-    .limit(bindparam("each"))
-)
-
-
-_HOLD_ONE = (
-    update(GrantRow)
-    .where(GrantRow.id == bindparam("of"))
-    .values(
-        {
-            GrantRow.fence: GrantRow.fence + 1,
-            GrantRow.attempt: bindparam("as"),
-            GrantRow.claim_node: bindparam("by_node"),
-            GrantRow.claim_process: bindparam("by_process"),
-            GrantRow.claim_fp: GrantRow.rt_fp,
-            GrantRow.claimed_at: bindparam("from"),
-            GrantRow.lease_until: bindparam("until"),
-            GrantRow.uncertain: False,
-            GrantRow.last_generation: 1 + _greater(GrantRow.last_generation, GrantRow.generation),
-        }
-    )
-)
-_RETAKEN = GrantRow.retaken_fp == GrantRow.rt_fp
-_CLAIM_ONE = _HOLD_ONE.values(
-    {GrantRow.first_claimed_at: case((_RETAKEN, GrantRow.first_claimed_at), else_=None)}
-)
-_TAKE_ONE = _HOLD_ONE.values(
-    {
-        GrantRow.first_claimed_at: func.coalesce(GrantRow.first_claimed_at, GrantRow.claimed_at),
-        GrantRow.unproven_until: bindparam("unproven"),
-        GrantRow.retaken_fp: GrantRow.rt_fp,
-    }
-).where(
-    GrantRow.attempt == bindparam("seen"),
-    GrantRow.fence == bindparam("seen_fence"),
-    GrantRow.state.in_(_OPEN),
-)
-_CLAIMED = select(*CLAIM).where(GrantRow.id.in_(bindparam("ids", expanding=True)))
-
-
-def _unfinished() -> Any:
-    """Among the oldest due rows: those claimed go first, so an attempt is never far from there."""
-    oldest = (
-        select(*UNFINISHED, GrantRow.state)
-        .where(
-            GrantRow.provider == _PROVIDER,
-            GrantRow.tenant == _TENANT,
-            GrantRow.due_at >= bindparam("since"),
-            GrantRow.due_at <= _NOW,
-        )
-        .order_by(GrantRow.due_at)
-        .limit(_UNFINISHED_WINDOW)
-        .subquery()
-    )
-    dead = oldest.c.claim_process.in_(bindparam("dead", expanding=True))
-    mine = and_(oldest.c.claim_node == bindparam("node"), dead)
-    return select(oldest).where(
-        oldest.c.attempt.is_not(None),
-        oldest.c.state.in_(_OPEN),
-        or_(oldest.c.lease_until <= _NOW, oldest.c.uncertain, mine),
-    )
-
-
-_UNFINISHED = _unfinished()
-
-
 def _by_expiry(claim: Claim) -> datetime:
     return claim.expires_at or claim.due_at or claim.claimed_at
-
-
-_POSTGRES_LOST = """
-SELECT g.id, r.fence
-FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS r(id, fence) JOIN grants g ON g.id = r.id
-WHERE g.fence > r.fence
-"""
-
-# MATERIALIZED keeps the planner from joining the locked rows anew; SKIP LOCKED lets claimers
-# pass each other. `now()` is stable, so it bounds the index scan. A row that is locked stays where
-# it is, so it is found again by its place: by its id each would cost a walk through an index of
-# which, at ten million grants, no page is at hand. One that was rewritten between the statement's
-# beginning and its lock has moved, and is left for a later look.
-_POSTGRES_CLAIM = f"""
-WITH due AS MATERIALIZED (
-    SELECT d.id, d.at
-    FROM unnest(%(tenants)s::text[], %(since)s::timestamptz[]) AS t(tenant, since),
-    LATERAL (
-        SELECT g.id, g.ctid AS at FROM grants g
-        WHERE g.provider = %(provider)s AND g.tenant = t.tenant
-          AND g.due_at >= t.since AND g.due_at <= now()
-          AND g.attempt IS NULL AND g.state IN ('active', 'suspect')
-        ORDER BY g.due_at LIMIT %(each)s
-        FOR UPDATE SKIP LOCKED
-    ) AS d
-    WHERE %(lineage)s::bigint IS NULL OR LINEAGE = %(lineage)s::bigint
-), named AS (
-    SELECT id, at, (%(attempts)s::uuid[])[row_number() OVER ()] AS attempt FROM due
-)
-UPDATE grants SET
-    fence = grants.fence + 1,
-    attempt = named.attempt,
-    claim_node = %(node)s,
-    claim_process = %(process)s,
-    claim_fp = grants.rt_fp,
-    claimed_at = now(),
-    first_claimed_at = CASE
-        WHEN grants.retaken_fp = grants.rt_fp THEN grants.first_claimed_at
-    END,
-    lease_until = now() + %(lease)s,
-    uncertain = false,
-    last_generation = greatest(grants.last_generation, grants.generation) + 1
-FROM named
-WHERE grants.ctid = named.at AND grants.id = named.id AND grants.attempt IS NULL
-RETURNING {", ".join(f"grants.{column.key}" for column in CLAIM)}
-"""  # noqa: S608 - column names of our own
