@@ -12,8 +12,8 @@ from worker.domain.merge import Arrival, decide
 from worker.domain.ports import Vault
 from worker.store.engine import reading
 from worker.store.filling import Fingerprints, theirs_of
+from worker.store.merge_transaction import MergedGrant
 from worker.store.merge_view import View
-from worker.store.merging import MergedGrant
 
 
 class Comparison:

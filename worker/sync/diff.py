@@ -19,7 +19,7 @@ from worker.domain.errors import (
 from worker.domain.merge import Arrival
 from worker.domain.ports import Clock, Offload
 from worker.store.findings import FindingRepository
-from worker.store.merging import MergedGrant
+from worker.store.merge_transaction import MergedGrant
 from worker.sync.listing import EVERYBODY, Place, pages_of_users
 from worker.sync.puller import Puller
 from worker.sync.reconcile import ORPHANED_HERE, difference_of

@@ -18,7 +18,8 @@ from worker.domain.ports import Catalogue, Clock, Offload
 from worker.monitoring.metrics import PULLS
 from worker.store.connections import CLIENT_LOST, DEVELOPER_KEYS
 from worker.store.findings import FindingRepository
-from worker.store.merging import Merged, MergedGrant, MergeRepository
+from worker.store.merge_transaction import MergedGrant
+from worker.store.merging import Merged, MergeRepository
 from worker.store.pulls import Begun, PullRepository, connection_subject, user_subject
 from worker.sync.arrivals import admin_tokens, of_admin, of_identity
 from worker.sync.coalescing import Coalesced
