@@ -76,6 +76,8 @@ def bridge(db: Connection, one: Brought) -> None:
     Journals may bring a successor's successor first, after which nothing is kept of the one between
     them: whoever holds the parent still must find that it was spent (I4).
     """
+    if one.parent_fp is None:
+        return
     db.execute(
         update(CandidateRow)
         .where(
