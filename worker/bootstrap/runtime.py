@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -99,9 +100,11 @@ class Threads:
 
 
 def _cpu_teller() -> Callable[[], int]:
-    """`sched_getcpu` of the C library; where there is none, -1 for "wherever"."""
+    """`sched_getcpu` of the C library; -1 for "wherever" where there is none, or where threads do
+    not take turns (a Python without its lock)."""
     teller: Callable[[], int] = getattr(ctypes.PyDLL(None), "sched_getcpu", lambda: -1)
-    return teller if hasattr(os, "sched_setaffinity") else lambda: -1
+    turns = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return teller if turns and hasattr(os, "sched_setaffinity") else lambda: -1
 
 
 _cpu = _cpu_teller()
