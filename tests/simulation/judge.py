@@ -66,7 +66,7 @@ class Judge:
             current = self._prints.get(row.rt_fp)
             assert current in {f.newest for f in lives}, f"{about}: {current}, not {newest}"
         for token in ledger.double_spends:
-            if ledger.families[token] in families:
+            if ledger.families[token] in families and token not in self._story.past_hold:
                 successor = ledger.families[token].successor[token]
                 assert successor not in held, f"{about}: {token} spent though {successor} held"
                 self._story.seen["reuse of what was never answered"] += 1

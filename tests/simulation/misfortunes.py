@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from tests.planted import candidates_of, row_of
 from tests.simulation.auth0 import Register
 from tests.simulation.glances import Glance
 from tests.simulation.provider import answer
@@ -20,6 +21,7 @@ from tests.simulation.world import Fault, Process, World, content_of, restore
 from worker.domain.burial import Selection
 from worker.domain.exchange import Answered, Rotation, WireRequest
 from worker.domain.grant import GrantId
+from worker.domain.rotation import BEFORE_EXPIRY, HOLD, QUIET
 from worker.store import outbox
 from worker.store.audit import AuditLog
 from worker.store.engine import reading
@@ -53,12 +55,14 @@ class Misfortunes:
         self.shared: set[GrantId] = set()  # got the refresh token of another (C18)
         self.foreign: set[GrantId] = set()  # spent by somebody else too (C19)
         self.families: dict[GrantId, list[str]] = {}  # by a refresh token of each login
+        self.past_hold: set[str] = set()  # spent again when no more was promised
         self._failing_over = False
         self._called_dead: set[str] = set()  # refresh tokens of which the provider lied once
         self._others: set[asyncio.Task[None]] = set()
         world.network.faults = self.fault
         world.at_step = self.at_step
         world.unknown_commit = self.unknown_commit
+        world.ledger.on_double_spend = self._spent_again
 
     def plant(self, count: int) -> None:
         for number in range(count):
@@ -185,6 +189,30 @@ class Misfortunes:
         self.seen["two consents, one refresh token"] += 1
         self.shared.add(grant)
         return _with(told, refresh_token=newest)
+
+    def _spent_again(self, token: str, at: float) -> None:
+        """Whether its successor lies on a node that was away for longer than a hold lasts: half a
+        minute, where the access token is over."""
+        world, grant = self._world, self._of(token)
+        family, row = world.ledger.families[token], row_of(world.store, grant)
+        age = at - family.rotated_at[token] + 1.0  # claimed a moment before it rotated
+        over = row.expires_at is not None and world.now() >= row.expires_at - BEFORE_EXPIRY
+        held = age >= HOLD.total_seconds() or (over and age >= QUIET.total_seconds())
+        at_hand, away = self._on_nodes(grant)
+        at_hand |= {one.rt_fp for one in candidates_of(world.store, grant)}
+        if held and world.fingerprint(family.successor[token]) in away - at_hand:
+            self.seen["spent again, its successor on a node away past the hold"] += 1
+            self.past_hold.add(token)
+
+    def _on_nodes(self, grant: GrantId) -> tuple[set[bytes | None], set[bytes | None]]:
+        """Refresh tokens in journals that a living process can read, and in others."""
+        living = {process.node for process in self._world.processes if not process.dead}
+        found: tuple[set[bytes | None], set[bytes | None]] = (set(), set())
+        for node, disk in self._world.disks.items():
+            for entries in disk.entries.values():
+                mine = {one.rt_fp for one in entries if one.grant == grant}
+                found[node not in living].update(mine)
+        return found
 
     # ------------------------------------------------------------ weather
 

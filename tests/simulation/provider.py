@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -56,6 +56,7 @@ class Ledger:
         self.families: dict[str, Family] = {}  # by every token of it
         self.spent: list[tuple[float, str, str]] = []  # when, token, what became of it
         self.double_spends: list[str] = []  # tokens whose reuse was refused or revoked a family
+        self.on_double_spend: Callable[[str, float], None] = lambda *_: None
         self._numbers = count(1)
 
     def login(self, token: str) -> str:
@@ -83,6 +84,7 @@ class Ledger:
                 return self._issue(family, token, family.successor[token], now)
             return self._issue(family, token, self._rotate(family, token, now), now)
         self.double_spends.append(token)
+        self.on_double_spend(token, now)
         if self.rotation is Rotation.F:
             family.revoked = True
         return self._refuse(token, now, "reused")
