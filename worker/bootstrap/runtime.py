@@ -79,8 +79,8 @@ class Threads:
     """The `Offload` port over a small pool, so that a slow store cannot take all threads.
 
     Each call runs on the CPU where the loop is. Python lets one thread of a process go on at a
-    time, so another CPU saves nothing, and to wake one for each turn of theirs costs: measured,
-    a twelfth of all that a renewal takes.
+    time, so another CPU saves nothing, and to wake one for each turn of theirs costs: where CPUs
+    are idle up to a twelfth of all that a renewal takes.
     """
 
     def __init__(self, size: int, name: str = "store") -> None:
