@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from worker.domain.errors import PermanentError, TransientError
 from worker.domain.held import Withheld
-from worker.domain.merge import Arrival
+from worker.domain.merge import Arrival, Why
 from worker.domain.ports import AuditRecord, Vault
 from worker.store import outbox
 from worker.store.engine import writing
@@ -40,6 +40,11 @@ class Merged:
     overtaken: bool = False
     grants: tuple[MergedGrant, ...] = ()
     detached: tuple[str, ...] = ()  # users to whom grants went that were this user's (M9)
+
+    @property
+    def was_overtaken(self) -> bool:
+        """The whole pull, or one grant of it by what another pull brought meanwhile."""
+        return self.overtaken or any(one.decision.why is Why.OVERTAKEN for one in self.grants)
 
 
 class MergeRepository:
