@@ -37,10 +37,12 @@ from worker.store import migrate
 from worker.store.engine import open_engine
 from worker.vault import Keyring
 
-BY_HAND = 200  # renewals of a task per token: each is dear, and alike
+DELAYS = (0.0, 0.05, 0.2)  # seconds the provider takes
+BY_HAND = 100  # renewals of a task per token: each is dear, and alike
+LONG_DRAIN = 3  # times as many: a worker hears up to a tick late that something is due
 EMPTY_TASKS = 500
 ROUNDS = 3
-STEADY = 200  # renewals due each second
+STEADY = 500  # renewals due each second
 
 
 def main() -> int:
@@ -58,25 +60,32 @@ def main() -> int:
 def _speed(root: Path, peer: Provider, count: int, in_flight: int) -> None:
     print(f"{'delay':>8} {'who':>22} {'per s':>7} {'CPU ms':>8} {'RSS MB':>7}")
     with _server(Postgres, root) as url, _server(Redis, root) as redis:
+        celery = empty_tasks.cpu_ms(redis, EMPTY_TASKS)
+        print(f"{'':>8} {'an empty Celery task':>22} {'':>7} {celery:8.3f}")
         stage, job = _stage(root, url, peer.url, count, in_flight)
-        by_hand = _by_hand(redis, stage, job, peer)
         _run(stage, job, "engine, warming up", 0.0, contenders.engine)
-        for delay in (0.0, 0.05, 0.2):
-            peer.answers_after(delay)
-            bare = _run(stage, job, "bare", delay, contenders.bare)
-            aiohttp = _run(stage, job, "bare, by aiohttp", delay, contenders.bare_aiohttp)
-            ours = _run(stage, job, "engine", delay, contenders.engine)
-            both = _run(stage, job, "engine, 2 processes", delay, contenders.engine, processes=2)
-            for what, yardstick in (("bare", bare), ("bare by aiohttp", aiohttp)):
-                one, two = (yardstick.cpu_ms / found.cpu_ms for found in (ours, both))
-                _say(f"engine: {one:.0%} of what {what} does with the same CPU, two {two:.0%}")
-            _say(", ".join(f"1/{cpu / ours.cpu_ms:.0f} of {who}" for who, cpu in by_hand.items()))
+        for delay in DELAYS:
+            _side_by_side(stage, job, peer, delay, celery)
         _what_costs(stage, job, peer)
         with _server(RabbitMQ, root) as rabbitmq:
+            stage, job = _stage(root, url, peer.url, count * LONG_DRAIN, in_flight)
             for name, broker in (("Redis", redis), ("RabbitMQ", rabbitmq)):
-                _product(root / name, name, broker, stage, job)
+                _product(root / name, name, broker, stage, job, peer)
         _secured(root, url, peer, count, in_flight)
     _embedded(root, peer, count, in_flight)
+
+
+def _side_by_side(stage: Stage, job: Job, peer: Provider, delay: float, celery: float) -> None:
+    peer.answers_after(delay)
+    by_hand = _by_hand(stage, job, delay, celery)
+    bare = _run(stage, job, "bare", delay, contenders.bare)
+    aiohttp = _run(stage, job, "bare, by aiohttp", delay, contenders.bare_aiohttp)
+    ours = _run(stage, job, "engine", delay, contenders.engine)
+    both = _run(stage, job, "engine, 2 processes", delay, contenders.engine, processes=2)
+    for what, yardstick in (("bare by aiohttp", aiohttp), ("bare", bare)):
+        one, two = (yardstick.cpu_ms / found.cpu_ms for found in (ours, both))
+        _say(f"engine: {one:.0%} of what {what} does with the same CPU, two {two:.0%}")
+    _say(", ".join(f"1/{cpu / ours.cpu_ms:.0f} of {who}" for who, cpu in by_hand.items()))
 
 
 def _what_costs(stage: Stage, job: Job, peer: Provider) -> None:
@@ -102,11 +111,14 @@ def _what_costs(stage: Stage, job: Job, peer: Provider) -> None:
     peer.answers_after(0.2)
 
 
-def _product(directory: Path, name: str, broker: str, stage: Stage, job: Job) -> None:
+def _product(
+    directory: Path, name: str, broker: str, stage: Stage, job: Job, peer: Provider
+) -> None:
     with product(directory, job, broker) as running:
         running.drains(stage)  # connects, imports, learns how much the host bears
-        cost = running.drains(stage)
-        _line(f"worker, {name}", 0.2, cost)
+        for delay in DELAYS:
+            peer.answers_after(delay)
+            _line(f"worker, {name}", delay, running.drains(stage))
         late = running.keeps_up(stage, STEADY)
         ticks = late[int(len(late) * 0.99)] / TICK
         _say(f"lateness at {STEADY}/s: p50 {late[len(late) // 2]:.2f} s, p99 {ticks:.1f} ticks")
@@ -124,22 +136,17 @@ def _secured(root: Path, url: str, peer: Provider, count: int, in_flight: int) -
     _say(f"TLS: {secure / plain:.2f} x plain")
 
 
-def _by_hand(redis: str, stage: Stage, job: Job, peer: Provider) -> dict[str, float]:
-    """CPU of a task per token, Celery's own included."""
-    peer.answers_after(0.0)
-    few = replace(job, count=BY_HAND)
-    celery = empty_tasks.cpu_ms(redis, EMPTY_TASKS)
-    print(f"{'':>8} {'an empty Celery task':>22} {'':>7} {celery:8.3f}")
-    kept = _run(stage, few, "kept, body alone", 0.0, contenders.kept)
-    naive = _run(
-        stage, replace(few, count=BY_HAND // 4), "naive, body alone", 0.0, contenders.naive
-    )
+def _by_hand(stage: Stage, job: Job, delay: float, celery: float) -> dict[str, float]:
+    """CPU of a task per token, Celery's own included; the rate is of one that does no other."""
+    few, fewer = (replace(job, count=BY_HAND // share) for share in (1, 4))
+    kept = _run(stage, few, "kept, body alone", delay, contenders.kept)
+    naive = _run(stage, fewer, "naive, body alone", delay, contenders.naive)
     return {"kept": kept.cpu_ms + celery, "naive": naive.cpu_ms + celery}
 
 
 def _embedded(root: Path, peer: Provider, count: int, in_flight: int) -> None:
     stage, job = _stage(root, f"sqlite:///{root}/embedded.db", peer.url, count // 2, in_flight)
-    for delay in (0.0, 0.2):
+    for delay in DELAYS:
         peer.answers_after(delay)
         _run(stage, job, "engine on SQLite", delay, contenders.engine)
 
