@@ -62,6 +62,9 @@ def test_a_grant_is_explained_with_its_history(evergrant, rosa):
     assert told["state"] == "active"
     assert told["next_step"]
     assert told["timeline"]
+    read = evergrant("grants", "explain", rosa["id"], as_json=False)
+    assert "provider google-oauth2" in read
+    assert "{" not in read
 
 
 def test_a_renewal_is_shown_before_it_is_made_and_shows_no_secret(evergrant, embedded):
@@ -102,6 +105,8 @@ def test_an_unknown_grant_is_told_without_a_traceback(evergrant):
     said = evergrant("grants", "explain", "nonsense", code=3, as_json=False)
     assert "evergrant grants list" in said
     assert "Traceback" not in said
+    said = evergrant("tokens", "get", "google-oauth2|no", "google-oauth2", code=3, as_json=False)
+    assert "evergrant grants list --user 'google-oauth2|no'" in said
 
 
 def test_a_token_is_printed_only_with_show(evergrant, embedded, rosa):
@@ -136,7 +141,10 @@ def test_an_outage_is_played_before_it_comes(evergrant, rosa):
     assert max(told["curve"]) <= told["most_per_second"]
     assert told["fresh_at"] <= told["drained_at"]
     drawn = evergrant("plan", "--outage", "google-oauth2=10m", as_json=False)
+    assert "away for 10 min" in drawn
     assert "renewals per second" in drawn
+    flooded = ("plan", "--outage", "google-oauth2=10m", "--add", "10000000")
+    assert "never: more falls due than may be renewed" in evergrant(*flooded, as_json=False)
     evergrant("plan", "--outage", "google-oauth2", code=2, as_json=False)
     evergrant("plan", "--outage", "nobody=2h", code=2, as_json=False)
 

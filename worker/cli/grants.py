@@ -16,7 +16,7 @@ from worker.cli.concerns import mending
 from worker.cli.leak_view import EFFECTS
 from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print_json, print_table
 from worker.cli.trying import watch
-from worker.domain.errors import ConfigurationError
+from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.domain.forward import Push
 from worker.domain.grant import GrantPart, GrantState
 from worker.domain.held import GONE, Ask, HeldGrant
@@ -224,6 +224,13 @@ def release(
     print_json(answer) if as_json else print_facts(answer)
 
 
+def _nothing_of(ask: Ask) -> str:
+    whose = f"user {ask.user_id}" if ask.user_id else "an administrator"
+    look = f" --user '{ask.user_id}'" if ask.user_id else f" --connection {ask.connection}"
+    listed = f"`evergrant grants list{look}` shows what there is"
+    return f"no grant of {whose} at {ask.connection}; {listed}"
+
+
 @tokens.command("get")
 def get(
     user: Annotated[str, typer.Argument(help='Auth0\'s user id; "admin" for the admin token.')],
@@ -259,7 +266,10 @@ def get(
             part=part,
             min_ttl=None if min_ttl is None else timedelta(seconds=min_ttl),
         )
-        return dict(token_answer(await handout.token(context.master_key(), ask)))
+        try:
+            return dict(token_answer(await handout.token(context.master_key(), ask)))
+        except NotFoundError:
+            raise NotFoundError(_nothing_of(ask), code="not_found") from None
 
     answer = context.run(read)
     if not show:

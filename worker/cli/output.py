@@ -96,6 +96,12 @@ def cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return when(value)
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{str(name).replace('_', ' ')} {cell(one)}" for name, one in value.items()
+        )
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(cell, sorted(value) if isinstance(value, Set) else value))
     return str(plain(value)) if not isinstance(value, str | int | float) else str(value)
 
 
@@ -107,14 +113,16 @@ def counted(number: int, word: str) -> str:
 def when(moment: datetime, now: datetime | None = None) -> str:
     """ "in 5 min", "2 h ago": what an operator wants to know of an instant."""
     seconds = (moment - (now or datetime.now(UTC))).total_seconds()
-    size = abs(seconds)
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if size >= 2 * length:
-            amount = f"{size / length:.0f} {unit}"
-            break
-    else:
-        amount = f"{size:.0f} s"
+    amount = span(abs(seconds))
     return f"in {amount}" if seconds >= 0 else f"{amount} ago"
+
+
+def span(seconds: float) -> str:
+    """ "90 s", "3 min": in the largest unit of which it has two."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def explain(error: WorkerError) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from worker.bootstrap.base import Base
 from worker.cli import context
-from worker.cli.output import Json, out, print_facts, print_json
+from worker.cli.output import Json, counted, out, print_facts, print_json, span
 from worker.domain.backlog import Load, drain, even, sparkline
 from worker.domain.errors import ConfigurationError
 from worker.domain.schedule import UNTOLD_LIFE, margin_of
@@ -49,7 +49,7 @@ def plan(
     if as_json:
         print_json({**told, "step_seconds": 10, "curve": curve})
         return
-    print_facts(told)
+    print_facts(_in_words(told, workers, latency))
     out.print(f"\nrenewals per second, from the outage's beginning to its end:\n{sparkline(curve)}")
 
 
@@ -78,6 +78,27 @@ def _played(
         "most_per_second": cap,
         **{name: _rounded(value) for name, value in asdict(found).items()},
     }
+
+
+def _in_words(told: dict[str, Any], workers: int, latency: float) -> dict[str, str]:
+    end, of = told["outage_seconds"], f"{counted(workers, 'worker')}, answers in {latency:g} s"
+    return {
+        "provider": f"{told['provider']}, away for {span(end)}",
+        "grants": f"{told['grants']:,}",
+        "without the outage": f"{told['renewals_per_second']:,.1f} renewals per second",
+        "at most": f"{told['most_per_second']:,.0f} per second: {of}",
+        "waiting at its end": f"{told['backlog']:,}",
+        "expired at the worst": f"{told['expired']:,}",
+        "nothing expired": _after(told["fresh_at"], end),
+        "nothing overdue": _after(told["drained_at"], end),
+        "load until then": f"peak {told['peak_to_mean']:.2f} times the mean",
+    }
+
+
+def _after(at: float | None, end: float) -> str:
+    if at is None:
+        return "never: more falls due than may be renewed; more workers, or a higher limit"
+    return f"{span(at - end)} after it" if at > end else "from its end on"
 
 
 def _loads(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -121,7 +122,13 @@ def flower(
     settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
     from worker.tasks.app import app
 
+    logging.getLogger("flower.command").addFilter(_worth_reading)
     app.start(flower_arguments(settings))
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    """Flower begins by naming all tasks, one for each provider: more than a screen."""
+    return not record.getMessage().startswith("Registered tasks")
 
 
 def flower_arguments(settings: Settings) -> list[str]:
