@@ -33,6 +33,10 @@ from worker.store.rounds import RoundRepository
 from worker.sync import Backfill, Compared, Progress
 from worker.sync.export import export_ids
 
+_NO_ROUND = (
+    "no round was made yet; EVERGRANT_RECONCILE_HOUR says when, and `evergrant sync users` reads"
+    " everybody now"
+)
 _LIST_IS_GOOD_FOR = 7 * 86_400.0  # seconds; who came later has come by his events
 
 sync = typer.Typer(help="Read a whole tenant anew.", no_args_is_help=True)
@@ -120,7 +124,7 @@ def status(as_json: Json = False) -> None:
         print_json(rows)
         return
     columns = ["tenant", "began_at", "ended_at", "read", *_KINDS, "failed"]
-    print_table(rows, columns, empty="no round was made yet; EVERGRANT_RECONCILE_HOUR says when")
+    print_table(rows, columns, empty=_NO_ROUND)
 
 
 @sync.command("diff")
@@ -150,7 +154,8 @@ def diff(
         print_json({"read": found.read, **_KINDS, **found.counts, "failed": list(found.failed),
                     "differences": rows})  # fmt: skip
     else:
-        counts = ", ".join(f"{count} {kind}" for kind, count in {**_KINDS, **found.counts}.items())
+        kinds = {**_KINDS, **found.counts}.items()
+        counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds)
         out.print(f"{found.read} users compared: {counts}")
         print_table(rows, ["kind", "user_id", "connection", "why"], empty="nothing differs")
         _list_failed(found.failed)
