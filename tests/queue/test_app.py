@@ -3,7 +3,8 @@
 import pytest
 from celery.worker.control import Panel
 
-from worker.queue.app import celery_app, looks_only, queue_of, worker_options
+from worker.domain.errors import ConfigurationError
+from worker.queue.app import celery_app, chosen_queues, looks_only, queue_of, worker_options
 from worker.settings import load
 
 BROKERS = {
@@ -58,6 +59,23 @@ def test_polling_brokers_hand_over_many_messages_a_poll(tmp_path):
     app = celery_app(load({}, directory=tmp_path), [])
     assert app.conf.worker_prefetch_multiplier >= 16
     assert 0.1 <= app.conf.broker_transport_options["polling_interval"] <= 0.2
+
+
+def test_a_worker_serves_the_queues_it_is_told_to(app):
+    assert chosen_queues("events, renew.waad", app) == ["events", "renew.waad"]
+    assert chosen_queues("", app) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("renew.gitub", "did you mean renew.github"),
+        ("events,zzz", "no queue 'zzz'; there are events, upkeep and renew.ENTRY"),
+    ],
+)
+def test_a_queue_that_there_is_not_is_named(app, told, says):
+    with pytest.raises(ConfigurationError, match=says):
+        chosen_queues(told, app)
 
 
 def test_a_worker_neither_gossips_nor_mingles():

@@ -117,7 +117,9 @@ def _outage(text: str) -> tuple[str, timedelta]:
     provider, _, length = text.partition("=")
     found = _LENGTH.fullmatch(length)
     if not provider or found is None:
-        raise ConfigurationError(f"--outage {text}: say PROVIDER=LENGTH, for instance acme=90m")
+        raise ConfigurationError(
+            f"--outage {text}: say PROVIDER=LENGTH, for instance acme=90m (s, m, h or d)"
+        )
     return provider, timedelta(**{_UNITS[found[2]]: float(found[1])})
 
 

@@ -84,14 +84,15 @@ def worker(
     Example: evergrant worker --queues renew.github,renew.google-oauth2
     """
     settings = _start("worker", supervised=supervised)
-    from worker.queue.app import worker_options
+    from worker.queue.app import chosen_queues, worker_options
     from worker.tasks.app import app
     from worker.tasks.app import worker as made
 
+    chosen = chosen_queues(queues, app)
     made()  # here, where what is wrong with it ends the process with a line
     options = worker_options(
         concurrency=concurrency or settings.concurrency,
-        queues=[name for name in queues.split(",") if name],
+        queues=chosen,
     )
     running = app.Worker(**options)
     running.start()

@@ -7,6 +7,7 @@ measured under kill -9 of workers and broker (docs/operating.md tells which and 
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from celery import Celery
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
+from worker.domain.errors import ConfigurationError
 from worker.settings import Settings
 
 EVENTS, UPKEEP = "events", "upkeep"
@@ -163,6 +165,19 @@ def looks_only(commands: MutableMapping[str, Any]) -> None:
     """
     for name in set(commands) - _LOOKS:
         del commands[name]
+
+
+def chosen_queues(told: str, app: Celery) -> list[str]:
+    """Of a comma separated list; none: all. Raises: ConfigurationError, there is none so named."""
+    known = [queue.name for queue in app.conf.task_queues]
+    chosen = [name for word in told.split(",") if (name := word.strip())]
+    for name in chosen:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"there are {EVENTS}, {UPKEEP} and"
+            meant += "" if close else " renew.ENTRY for each entry of `evergrant providers list`"
+            raise ConfigurationError(f"no queue {name!r}; {meant}", code="no_queue")
+    return chosen
 
 
 def worker_options(
