@@ -10,6 +10,7 @@
     vault           an `AesVault` over fresh keys
     clock           a `FakeClock`, moved by hand
     own_server      a function: a server of the test's own, to stop, kill and start again
+    tell, count     functions: what a drill saw, told at the end of the run (`tests.telling`)
 
 A server whose binary is missing skips its tests, unless EVERGRANT_REQUIRE_SERVICES=1.
 """
@@ -29,10 +30,13 @@ from sqlalchemy import Engine, text
 
 from tests.clock import FakeClock
 from tests.servers import KINDS, Missing, RabbitMQ, Server, SessionServers
+from tests.telling import count, tell, tell_all
 from worker.store import migrate
 from worker.store.engine import open_engine
 from worker.store.tables import Base
 from worker.vault import AesVault, Keyring
+
+__all__ = ["count", "tell"]  # fixtures
 
 _ROOT = "EVERGRANT_TEST_SERVERS"  # directory of the session's servers, told to xdist's workers
 _OWNER = "EVERGRANT_TEST_OWNER"  # process whose end is theirs
@@ -71,6 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tell_all(terminalreporter)
     counts: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ""

@@ -20,7 +20,7 @@ _REPLAY = os.environ.get("EVERGRANT_SEED", "")
 
 
 @pytest.mark.timeout(400)
-def test_killed_workers_a_lost_store_and_a_flushed_broker_cost_no_grant(tmp_path, own_server):
+def test_killed_workers_a_lost_store_and_a_flushed_broker_cost_no_grant(tmp_path, own_server, tell):
     """I1, I2, I4, I8, I11 over real processes, PostgreSQL and Redis; about 15 s of CPU."""
     store, broker = own_server("postgres"), own_server("redis")
     with drilled(tmp_path, store, broker, users=4) as drill:
@@ -39,14 +39,14 @@ def test_killed_workers_a_lost_store_and_a_flushed_broker_cost_no_grant(tmp_path
         drill.strike("fill_the_stores_disk")
         calm_after = drill.all_renew()
         report = judge(drill)
-    print(f"all renewed {calm_after:.1f} s after the last blow:\n{report}")
+    tell(f"all renewed {calm_after:.1f} s after the last blow:\n{report}")
     report.check(exactly=False)
 
 
 @pytest.mark.drill
 @pytest.mark.skipif(bool(_REPLAY), reason="one seed is replayed")
 @pytest.mark.parametrize("broker_kind", ["redis", "rabbitmq"])
-def test_a_kill_every_second_for_minutes(tmp_path, own_server, broker_kind):
+def test_a_kill_every_second_for_minutes(tmp_path, own_server, broker_kind, tell):
     """The long form: a kill a second, a store that goes every ten, and every other blow in turn."""
     store, broker = own_server("postgres"), own_server(broker_kind)
     with drilled(tmp_path, store, broker, users=100) as drill:
@@ -67,6 +67,6 @@ def test_a_kill_every_second_for_minutes(tmp_path, own_server, broker_kind):
         drill.all_told()
         drill.rest()
         report = judge(drill)
-    print(f"\nall renewed {calm_after:.1f} s after the last blow:\n{report}")
+    tell(f"all renewed {calm_after:.1f} s after the last blow:\n{report}")
     assert set(report.blows) == set(BLOWS), report.blows
     report.check(exactly=True)

@@ -42,7 +42,7 @@ def _stands_at(drill, step, seconds):
 @pytest.mark.drill
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(bool(_REPLAY), reason="one seed is replayed")
-def test_stopped_at_each_step_of_the_protocol(tmp_path, own_server):
+def test_stopped_at_each_step_of_the_protocol(tmp_path, own_server, tell):
     """T8: as long as others take over, where a token is at stake; then it wakes, and is killed."""
     with drilled(tmp_path, own_server("postgres"), own_server("redis"), users=8) as drill:
         for step in STEPS:
@@ -52,7 +52,7 @@ def test_stopped_at_each_step_of_the_protocol(tmp_path, own_server):
         drill.all_told()
         drill.rest()
         report = judge(drill)
-    print(f"\nall renewed {calm_after:.1f} s after the last stop:\n{report}")
+    tell(f"all renewed {calm_after:.1f} s after the last stop:\n{report}")
     assert set(report.blows) == set(STEPS)
     report.check(exactly=True)
 
@@ -60,7 +60,7 @@ def test_stopped_at_each_step_of_the_protocol(tmp_path, own_server):
 @pytest.mark.drill
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(_REPLAY), reason="one seed is replayed")
-def test_a_clock_that_is_set_an_hour_off_and_back(tmp_path, own_server):
+def test_a_clock_that_is_set_an_hour_off_and_back(tmp_path, own_server, tell):
     """T7: nothing is renewed twice at once, no more often than otherwise, and none is lost."""
     offset = tmp_path / "offset"
     offset.write_text("+0")
@@ -90,7 +90,7 @@ def test_a_clock_that_is_set_an_hour_off_and_back(tmp_path, own_server):
         drill.rest()
         report = judge(drill)
         overlaps = drill.stage.ledger()["total"]["overlaps"]
-    print(f"\nrenewals per second, by clock: {rates}; overlaps {overlaps}\n{report}")
+    tell(f"renewals per second, by clock: {rates}; overlaps {overlaps}\n{report}")
     assert overlaps == 0
     assert max(rates.values()) < 2 * rates["+0"], rates
     report.check(exactly=True)

@@ -80,7 +80,7 @@ def _told(drill, before):
 
 
 @pytest.mark.timeout(480)
-def test_no_family_is_revoked_while_its_newest_token_is_ours(tmp_path, own_server, toolkit):
+def test_no_family_is_revoked_while_its_newest_token_is_ours(tmp_path, own_server, toolkit, tell):
     """I4 with F, against a server that we did not write: what is lost never reached us."""
     toolkit.configure(ACCESS_TOKEN_EXPIRE_SECONDS=LIFE, REFRESH_TOKEN_REUSE_PROTECTION=True)
     with drilled(tmp_path, own_server("postgres"), own_server("redis"), users=0) as drill:
@@ -102,8 +102,8 @@ def test_no_family_is_revoked_while_its_newest_token_is_ours(tmp_path, own_serve
     revoked = [f for f in families if f["revoked"]]
     twice = sum(ours[f["newest"]] for f in revoked)
     renewals = sum(f["tokens"] - 1 for f in families)
-    print(
-        f"\nrenewals {renewals}, kills {drill.kills}, families revoked {len(revoked)}, "
+    tell(
+        f"renewals {renewals}, kills {drill.kills}, families revoked {len(revoked)}, "
         f"of these by us {twice}, lost {dead}, never durable {never_durable}"
     )
     assert twice == 0

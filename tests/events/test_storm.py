@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 
 from tests.events.payloads import array, log, login
 from tests.events.world import World, offload
+from tests.telling import Tell
 from worker.actions import Action
 from worker.domain.event import Trigger
 from worker.domain.secret import Secret
@@ -90,7 +91,9 @@ async def bursts(world: World, sender: Sender, batches: list[Batch]) -> None:
 
 
 @FORM
-async def test_nothing_is_lost_and_nothing_done_twice(engine: Engine, tmp_path: Path) -> None:
+async def test_nothing_is_lost_and_nothing_done_twice(
+    engine: Engine, tmp_path: Path, tell: Tell
+) -> None:
     world = World(engine, tmp_path)
     effects: Counter[str] = Counter()
     count = Action(
@@ -108,7 +111,7 @@ async def test_nothing_is_lost_and_nothing_done_twice(engine: Engine, tmp_path: 
         world.clock.advance(20)
     reads = len(world.pull.users)
     lost, doubled = EVENTS - len(effects), sum(effects.values()) - len(effects)
-    print(f"{EVENTS} events, {dict(sender.statuses)}, {reads} reads, {lost=}, {doubled=}")
+    tell(f"{EVENTS} events, {dict(sender.statuses)}, {reads} reads, {lost=}, {doubled=}")
     assert (lost, doubled) == (0, 0)
     assert sender.statuses.keys() == {202, 401, 503}
     assert not [event for event in effects if event.startswith("forged")]

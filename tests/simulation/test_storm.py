@@ -38,16 +38,16 @@ def _all_reached(seen: Counter[str]) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(_PARTS))
-def test_no_grant_is_lost_that_could_be_kept_and_none_is_spent_twice(part):
+def test_no_grant_is_lost_that_could_be_kept_and_none_is_spent_twice(part, count):
     seen = _fails_nowhere([_told(seed) for seed in range(part * _PART, (part + 1) * _PART)])
-    print(f"\n{_PART} seeds of {_RENEWALS} renewals: {reached(seen)}")
+    count(f"simulated, {_RENEWALS} renewals a seed", {"seeds": _PART, **reached(seen)})
     _all_reached(seen)
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(8 * 3600)
 @pytest.mark.skipif(bool(_REPLAY), reason="one seed is replayed")
-def test_ten_thousand_seeds(capsys):
+def test_ten_thousand_seeds(capsys, count, tell):
     seeds = range(1000, 1000 + int(os.environ.get("EVERGRANT_SEEDS", "10000")))
     began, told = time.monotonic(), []
     with ProcessPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -58,19 +58,21 @@ def test_ten_thousand_seeds(capsys):
                     print(one if isinstance(one, str) else f"{len(told)} of {len(seeds)} seeds")
     seen = _fails_nowhere(told)
     minutes = (time.monotonic() - began) / 60
-    print(f"\n{len(seeds)} seeds of {_RENEWALS} renewals in {minutes:.1f} minutes: {reached(seen)}")
-    for what, count in sorted(seen.items()):
-        print(f"{count:8d}  {what}")
+    tell(f"{len(seeds)} seeds of {_RENEWALS} renewals in {minutes:.1f} minutes\n{_listed(seen)}")
+    count(f"simulated, {_RENEWALS} renewals a seed", {"seeds": len(seeds), **reached(seen)})
     _all_reached(seen)
 
 
 @pytest.mark.drill
 @pytest.mark.skipif(not _REPLAY, reason="SEED=… names none")
-def test_the_seed_that_is_replayed():
+def test_the_seed_that_is_replayed(tell):
     if not _REPLAY.isdecimal():
         pytest.fail(f"SEED={_REPLAY}: a number, as a red seed was told", pytrace=False)
-    for what, count in sorted(play(int(_REPLAY), renewals=_RENEWALS).items()):
-        print(f"{count:8d}  {what}")
+    tell(_listed(play(int(_REPLAY), renewals=_RENEWALS)))
+
+
+def _listed(seen: Counter[str]) -> str:
+    return "\n".join(f"{times:8d}  {what}" for what, times in sorted(seen.items()))
 
 
 def _told(seed: int) -> Counter[str] | str:

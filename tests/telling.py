@@ -1,0 +1,56 @@
+"""What drills and storms saw, told at the end of the run: of what passes pytest shows nothing.
+
+    def test_a_drill(tell):
+        tell("renewals 1820, families revoked by us 0")
+
+`count` is for the parts of one thing, which are told as one sum. Both go with the test's report, so
+that of tests in several processes all is told in one place.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+Tell = Callable[[object], None]
+Count = Callable[[str, Mapping[str, int]], None]
+_TOLD, _COUNTED = "told", "counted"
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    return lambda what: record_property(_TOLD, str(what))
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Count:
+    return lambda of, counts: record_property(_COUNTED, {"of": of, "counts": dict(counts)})
+
+
+def tell_all(reporter: pytest.TerminalReporter) -> None:
+    sums: dict[str, Counter[str]] = {}
+    lines: list[str] = []
+    for test, name, value in _properties(reporter):
+        if name == _TOLD:
+            lines += [test, *(f"  {line}" for line in value.strip().splitlines())]
+        elif name == _COUNTED:
+            sums.setdefault(value["of"], Counter()).update(value["counts"])
+    for of, counts in sums.items():
+        told = ", ".join(f"{what} {times}" for what, times in counts.items())
+        lines += [of, *textwrap.wrap(told, 96, initial_indent="  ", subsequent_indent="  ")]
+    if lines:
+        reporter.section("what was seen")
+        for line in lines:
+            reporter.line(line)
+
+
+def _properties(reporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, Any]]:
+    for outcome in ("passed", "failed"):
+        for report in reporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", ()):
+                if getattr(report, "when", None) == "call":
+                    yield report.nodeid.rpartition("/")[2], name, value
