@@ -124,6 +124,9 @@ def _product(
         late = running.keeps_up(stage, STEADY)
         ticks = late[int(len(late) * 0.99)] / TICK
         _say(f"lateness at {STEADY}/s: p50 {late[len(late) // 2]:.2f} s, p99 {ticks:.1f} ticks")
+    with product(directory / "two", job, broker, workers=2) as running:
+        running.drains(stage)
+        _line(f"2 workers, {name}", delay, running.drains(stage))
 
 
 def _secured(root: Path, url: str, peer: Provider, count: int, in_flight: int) -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,11 @@ per_second = 10000.0
 
 @dataclass
 class Product:
-    worker: subprocess.Popen[bytes]
     scheduler: subprocess.Popen[bytes]
+    workers: Sequence[subprocess.Popen[bytes]]
 
     def cpu_seconds(self) -> float:
-        return sum(cpu_of_tree(one.pid) for one in (self.worker, self.scheduler))
+        return sum(cpu_of_tree(one.pid) for one in (self.scheduler, *self.workers))
 
     def drains(self, stage: Stage) -> Cost:
         """All that is due, from the moment it is."""
@@ -44,7 +44,8 @@ class Product:
         while stage.left():
             time.sleep(0.1)
         used, seconds = self.cpu_seconds() - before, time.perf_counter() - began
-        return Cost(stage.count, seconds, used * 1000 / stage.count, resident_mb(self.worker.pid))
+        memory = max(resident_mb(one.pid) for one in self.workers)
+        return Cost(stage.count, seconds, used * 1000 / stage.count, memory)
 
     def keeps_up(self, stage: Stage, per_second: float) -> list[float]:
         """Seconds of lateness of each, where so many fall due each second."""
@@ -57,10 +58,9 @@ class Product:
 
 
 @contextmanager
-def product(directory: Path, job: Job, broker: str) -> Iterator[Product]:
+def product(directory: Path, job: Job, broker: str, *, workers: int = 1) -> Iterator[Product]:
     """Started, warm, and with nothing due."""
-    directory.mkdir()
-    (directory / "data").mkdir()
+    (directory / "data").mkdir(parents=True)
     config = directory / "evergrant.toml"
     config.write_text(_CONFIG.format(entry=ENTRY, in_flight=job.in_flight))
     config.chmod(0o600)
@@ -75,9 +75,10 @@ def product(directory: Path, job: Job, broker: str) -> Iterator[Product]:
         "EVERGRANT_TICK": str(TICK),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    started = [_start(directory, environment, role) for role in ("worker", "scheduler")]
+    roles = ["scheduler", *["worker"] * workers]
+    started = [_start(directory, environment, role) for role in roles]
     try:
-        yield Product(*started)
+        yield Product(started[0], started[1:])
     finally:
         for process in started:
             process.terminate()
