@@ -19,6 +19,7 @@ import pytest
 Tell = Callable[[object], None]
 Count = Callable[[str, Mapping[str, int]], None]
 _TOLD, _COUNTED = "told", "counted"
+_WHOLE = "\u00a0"  # a space at which no line is broken
 
 
 @pytest.fixture
@@ -40,12 +41,12 @@ def tell_all(reporter: pytest.TerminalReporter) -> None:
         elif name == _COUNTED:
             sums.setdefault(value["of"], Counter()).update(value["counts"])
     for of, counts in sums.items():
-        told = ", ".join(f"{what} {times}" for what, times in counts.items())
+        told = ", ".join(f"{what} {n}".replace(" ", _WHOLE) for what, n in counts.items())
         lines += [of, *textwrap.wrap(told, 96, initial_indent="  ", subsequent_indent="  ")]
     if lines:
         reporter.section("what was seen")
         for line in lines:
-            reporter.line(line)
+            reporter.line(line.replace(_WHOLE, " "))
 
 
 def _properties(reporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, Any]]:
