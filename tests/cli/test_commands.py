@@ -145,6 +145,8 @@ def test_an_outage_is_played_before_it_comes(evergrant, rosa):
     assert "renewals per second" in drawn
     flooded = ("plan", "--outage", "google-oauth2=10m", "--add", "10000000")
     assert "never: more falls due than may be renewed" in evergrant(*flooded, as_json=False)
+    brief = evergrant("plan", "--outage", "hubspot=1m", "--add", "1000", as_json=False)
+    assert "nothing expired       at any time" in brief
     evergrant("plan", "--outage", "google-oauth2", code=2, as_json=False)
     evergrant("plan", "--outage", "nobody=2h", code=2, as_json=False)
 

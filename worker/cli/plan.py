@@ -98,6 +98,8 @@ def _in_words(told: dict[str, Any], workers: int, latency: float) -> dict[str, s
 def _after(at: float | None, end: float) -> str:
     if at is None:
         return "never: more falls due than may be renewed; more workers, or a higher limit"
+    if at == 0:
+        return "at any time"
     return f"{span(at - end)} after it" if at > end else "from its end on"
 
 
