@@ -52,6 +52,6 @@ def tell_all(reporter: pytest.TerminalReporter) -> None:
 def _properties(reporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, Any]]:
     for outcome in ("passed", "failed"):
         for report in reporter.stats.get(outcome, []):
-            for name, value in getattr(report, "user_properties", ()):
-                if getattr(report, "when", None) == "call":
+            if getattr(report, "when", None) == "call":
+                for name, value in report.user_properties:
                     yield report.nodeid.rpartition("/")[2], name, value

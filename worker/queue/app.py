@@ -23,6 +23,9 @@ from worker.domain.errors import ConfigurationError
 from worker.settings import Settings
 
 EVENTS, UPKEEP = "events", "upkeep"
+_THERE_ARE = (
+    f"there are {EVENTS}, {UPKEEP} and renew.ENTRY for each entry of `evergrant providers list`"
+)
 EXPIRES = 60  # seconds; a hint that waited longer is superseded by a later tick's
 
 _WORK = "evergrant.work"
@@ -174,8 +177,7 @@ def chosen_queues(told: str, app: Celery) -> list[str]:
     for name in chosen:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]}?" if close else f"there are {EVENTS}, {UPKEEP} and"
-            meant += "" if close else " renew.ENTRY for each entry of `evergrant providers list`"
+            meant = f"did you mean {close[0]}?" if close else _THERE_ARE
             raise ConfigurationError(f"no queue {name!r}; {meant}", code="no_queue")
     return chosen
 
