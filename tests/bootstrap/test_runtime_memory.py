@@ -6,10 +6,10 @@ import sys
 
 ARENAS = """
 import ctypes, sys, threading
-from worker.bootstrap.runtime import few_arenas
+from worker.bootstrap.runtime import one_arena
 
-if sys.argv[1] == "few":
-    few_arenas()
+if sys.argv[1] == "one":
+    one_arena()
 held, together = [], threading.Barrier(8)
 
 def hold():
@@ -35,5 +35,5 @@ def arenas(how):
     return len(re.findall(r"<heap nr=", told.stdout))
 
 
-def test_threads_share_two_arenas():
-    assert arenas("few") <= 2 < arenas("as ever")
+def test_threads_share_one_arena():
+    assert arenas("one") == 1 < arenas("as ever")

@@ -33,11 +33,11 @@ def spare_collector() -> None:
     gc.set_threshold(_COLLECT_EVERY, 20, 50)
 
 
-def few_arenas() -> None:
+def one_arena() -> None:
     """Before the first thread starts: glibc gives each of them memory of its own to keep, which
     for threads that take turns is waste. Where the C library is another, nothing happens."""
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 class Loop:

@@ -26,7 +26,7 @@ settings = _settings.load()
 _settings.share_metrics(settings.data_dir)  # before anything imports prometheus-client
 
 from worker.bootstrap.base import Role, load_entries, open_base  # noqa: E402  # after the above
-from worker.bootstrap.runtime import few_arenas, spare_collector  # noqa: E402
+from worker.bootstrap.runtime import one_arena, spare_collector  # noqa: E402
 from worker.bootstrap.schedule import StoreSchedule  # noqa: E402
 from worker.bootstrap.tick import tick  # noqa: E402
 from worker.bootstrap.working import JOBS, Worker  # noqa: E402
@@ -44,7 +44,7 @@ def worker() -> Worker:
     """This process's worker, made once however many threads ask."""
     with _making:
         if os.getpid() not in _workers:
-            few_arenas()
+            one_arena()
             _workers[os.getpid()] = Worker(settings, celery=app)
             spare_collector()
         return _workers[os.getpid()]

@@ -43,7 +43,7 @@ from worker.vault.source import KeyringSource
 _TOKEN, _WRAPPED, _CONFIG = b"\x01", b"\x02", b"\x03"
 _ID, _NONCE, _SALT, _TAG = 4, 12, 16, 16
 _WRAPPED_BYTES = 1 + _ID + _ID + _NONCE + KEY_BYTES + _TAG
-_CACHED_KEYS = 2048  # of grants being worked on; a cipher made ready holds 2.3 kB
+_CACHED_KEYS = 1024  # two for each grant being worked on; a cipher made ready holds 2.3 kB
 _LOOK_EVERY = 1.0  # seconds between looks at the keyring file
 
 
