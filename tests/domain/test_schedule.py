@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -17,10 +18,12 @@ from worker.domain.schedule import (
     earliest,
     renewal_time,
     spread_of,
+    told_end,
     warning_time,
 )
 
 T0 = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
 lives = st.timedeltas(min_value=5 * SECOND, max_value=timedelta(days=400))
@@ -194,6 +197,19 @@ def test_an_end_told_of_the_grant_goes_before_the_declared_one():
         T0 + timedelta(days=90)
     )
     assert absolute_end(logged_in_at=T0, refresh_expires_at=None, lifetimes=lifetimes()) is None
+
+
+@pytest.mark.parametrize(
+    ("age", "end"), [(1000 * DAY, 1100 * DAY), (1775 * DAY, 1825 * DAY)], ids=["early", "at last"]
+)
+def test_what_is_told_of_silence_does_not_hide_the_end_after_the_login(age, end):
+    """QuickBooks tells its sliding hundred days, and ends the grant after five years."""
+    rolling = lifetimes(refresh=1825 * DAY, refresh_idle=100 * DAY)
+    told, fixed = T0 + age + 100 * DAY, replace(rolling, refresh_fixed=True)
+    for declared, expected in ((fixed, T0 + end), (rolling, told)):
+        assert told_end(logged_in_at=T0, told=told, lifetimes=declared) == expected
+        found = absolute_end(logged_in_at=T0, refresh_expires_at=told, lifetimes=declared)
+        assert found == expected
 
 
 def test_the_warning_comes_a_week_before_a_long_end_and_in_the_last_fifth_of_a_short_one():

@@ -35,6 +35,7 @@ CODE_LISTS = {
     "permanent": Verdict.GRANT_DEAD,
     "heals": Verdict.GRANT_DEAD,
     "config": Verdict.CONFIG_WRONG,
+    "config_if_repeated": Verdict.CONFIG_WRONG,
     "transient": Verdict.TRANSIENT,
     "too_often": Verdict.TRANSIENT,
 }
@@ -208,6 +209,7 @@ def test_each_code_of_the_entry_gets_its_verdict(name):
             reading = read(name, refusal(CATALOGUE[name], code))
             assert reading.verdict is verdict, code
             assert reading.heals == (listed == "heals"), code
+            assert reading.if_repeated == (listed == "config_if_repeated"), code
             assert (reading.retry_after is not None) == (listed == "too_often"), code
             assert code in reading.code or code.startswith("http_"), code
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
 
 from tests.planted import HOUR, opened, plant_connection, row_of
-from tests.simulation.provider import FakeEntry, Ledger, answer
+from tests.simulation.provider import NO_LIMITS, FakeEntry, Ledger, answer
 from tests.simulation.virtual_time import run
 from tests.simulation.world import Fault, seconds
 from worker.domain.burial import Selection
@@ -157,6 +158,47 @@ def test_the_first_host_is_pinned_and_another_one_stops_the_connection(world):
         assert len(w.network.sent) == 1
         assert "evil.example" in w.config().stopped
         assert notices(w) == ["connection_stopped"]
+
+    run(story())
+
+
+def test_of_two_ends_that_are_known_the_sooner_one_is_kept(world):
+    """QuickBooks tells its hundred days of silence; five years after the login it ends anyway."""
+
+    async def story():
+        w = world()
+        years, idle = timedelta(days=1825), timedelta(days=100)
+        w.entry.lifetimes = replace(NO_LIMITS, refresh=years, refresh_idle=idle, refresh_fixed=True)
+        logged_in_at = w.now() - timedelta(days=1820)
+        grant = w.plant(logged_in_at=logged_in_at)
+        body = {"access_token": "a1", "expires_in": 3600, "refresh_expires_in": 8640000}
+        w.network.faults = lambda _: Fault(answer=answer(200, body))
+        await w.start().drain()
+        assert row_of(w.store, grant).refresh_expires_at == logged_in_at + years
+
+    run(story())
+
+
+@pytest.mark.parametrize("throttled", [True, False])
+def test_a_refusal_that_may_mean_haste_is_believed_the_second_time(world, throttled):
+    """Apple answers `invalid_client` to whom asks too often."""
+
+    async def story():
+        w = world()
+        refusals = iter([Fault(answer=answer(400, {"error": "client_or_haste"}))] * (2 - throttled))
+        w.network.faults = lambda _: next(refusals, Fault())
+        grant = w.plant()
+        process = w.start()
+        await process.drain(budget=5)
+        assert w.config().stopped is None
+        await asyncio.sleep(590)
+        await process.drain(budget=5)
+        assert len(w.network.sent) == 1
+        await asyncio.sleep(200)
+        await process.drain(budget=5)
+        assert len(w.network.sent) == 2
+        assert w.config().stopped == (None if throttled else "client_or_haste")
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
 
     run(story())
 

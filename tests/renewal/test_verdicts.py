@@ -321,6 +321,24 @@ def test_the_very_token_sent_coming_back_on_a_resend_is_told_and_used(world):
     run(story())
 
 
+def test_where_it_may_come_back_for_a_day_it_is_no_news(world):
+    """QuickBooks: the refresh token changes once a day, in between the same one comes back."""
+
+    async def story():
+        w = world(Rotation.G, grace=30.0)
+        w.entry.may_repeat = True
+        grant = w.plant()
+        body = {"access_token": "a1", "refresh_token": "r0", "expires_in": 3600}
+        answers = iter([Fault(cut_after=0.01), Fault(answer=answer(200, body))])
+        w.network.faults = lambda _: next(answers)
+        await w.start().drain()
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        assert opened(w.store, w.vault, grant, "at") == "a1"
+        assert notices(w) == []
+
+    run(story())
+
+
 def test_after_a_refusal_the_kept_family_has_its_turn(world):
     """M3: a login's family is refused; the one it replaced is still alive."""
 

@@ -122,6 +122,7 @@ class FakeEntry:
     introspects = False
     user_pair_at = ""
     lifetimes = NO_LIMITS
+    may_repeat = False
 
     def __init__(self, name: str, ledger: Ledger, *, declared: Rotation | None = None) -> None:
         self.name = name
@@ -172,6 +173,8 @@ class FakeEntry:
         error = str(body.get("error", f"http_{answer.status}"))
         if error in ("invalid_client", "unauthorized_client"):
             return Reading(verdict=Verdict.CONFIG_WRONG, code=error)
+        if error == "client_or_haste":
+            return Reading(verdict=Verdict.CONFIG_WRONG, code=error, if_repeated=True)
         if error == "invalid_grant":
             return Reading(verdict=Verdict.GRANT_DEAD, code=error)
         access = _secret(body.get("access_token"))
@@ -182,13 +185,16 @@ class FakeEntry:
                 code=error,
                 retry_after=timedelta(seconds=float(asked)) if asked else None,
             )
-        life = body.get("expires_in")
+        life, silence = body.get("expires_in"), str(body.get("refresh_expires_in", ""))
         tokens = TokenSet(
             access_token=access,
             refresh_token=_secret(body.get("refresh_token")),
             issued_at=asked_at,
             expiry=ExpiryKind.UNTOLD if life is None else ExpiryKind.AT,
             expires_at=None if life is None else asked_at + timedelta(seconds=float(str(life))),
+            refresh_expires_at=asked_at + timedelta(seconds=float(str(silence)))
+            if silence
+            else None,
             scope=str(body["scope"]) if "scope" in body else None,
         )
         account = body.get("account")

@@ -99,6 +99,7 @@ class Reading(Struct, frozen=True, kw_only=True):
     tokens: TokenSet | None = None
     retry_after: timedelta | None = None  # asked for by the answer; at most 24 h
     heals: bool = False  # a grant-dead answer that an admin's act can undo with the same token
+    if_repeated: bool = False  # a configuration is wrong only if the next answer says so too
     problem: str = ""  # what else was odd about the answer, for the audit
     account: str | None = None  # whose tokens came, where the answer says so
 

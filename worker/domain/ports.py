@@ -106,6 +106,11 @@ class Provider(Protocol):
         """Every refresh is known to bring a new refresh token; False also where it may."""
 
     @property
+    def may_repeat(self) -> bool:
+        """Whether refreshes are known to bring the same refresh token for a while, and then
+        another."""
+
+    @property
     def lifetimes(self) -> Lifetimes: ...
 
     @property

@@ -97,8 +97,18 @@ def absolute_end(
     What the provider told of this grant goes before what the entry declares of all.
     """
     if refresh_expires_at is not None:
-        return refresh_expires_at
+        return told_end(logged_in_at=logged_in_at, told=refresh_expires_at, lifetimes=lifetimes)
     return logged_in_at + lifetimes.refresh if lifetimes.refresh is not None else None
+
+
+def told_end(
+    *, logged_in_at: datetime, told: datetime | None, lifetimes: Lifetimes
+) -> datetime | None:
+    """The end of a refresh token as an answer told it. Where it dies of silence too, that is what
+    is told, and its end after the login is the sooner one at last (QuickBooks)."""
+    if told is None or lifetimes.refresh is None or lifetimes.refresh_idle is None:
+        return told
+    return min(told, logged_in_at + lifetimes.refresh) if lifetimes.refresh_fixed else told
 
 
 def warning_time(*, logged_in_at: datetime, ends_at: datetime | None) -> datetime | None:

@@ -230,6 +230,7 @@ def _answers(entry: Entry) -> str:
         "The grant is dead": entry.errors.permanent,
         "Dead until an admin acts": entry.errors.heals,
         "The client or connection is wrong": entry.errors.config,
+        "The same, if it is answered twice": entry.errors.config_if_repeated,
         "Tried again later": entry.errors.transient,
         "Asked too often": entry.errors.too_often,
     }

@@ -114,6 +114,10 @@ class CatalogueProvider:
     def always_rotates(self) -> bool:
         return self.kind.entry.rotation == "single_use"
 
+    @property
+    def may_repeat(self) -> bool:
+        return self.kind.entry.may_repeat
+
     @cached_property
     def lifetimes(self) -> Lifetimes:
         """The entry's; where no end is told, no longer than this connection has shown."""

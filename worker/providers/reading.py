@@ -50,6 +50,7 @@ class Meaning:
     verdict: Verdict
     heals: bool = False
     too_often: bool = False
+    if_repeated: bool = False
 
 
 def meanings(errors: Errors) -> dict[str, Meaning]:
@@ -59,6 +60,8 @@ def meanings(errors: Errors) -> dict[str, Meaning]:
         table |= dict.fromkeys(source.permanent, Meaning(Verdict.GRANT_DEAD))
         table |= dict.fromkeys(source.heals, Meaning(Verdict.GRANT_DEAD, heals=True))
         table |= dict.fromkeys(source.config, Meaning(Verdict.CONFIG_WRONG))
+        unproven = Meaning(Verdict.CONFIG_WRONG, if_repeated=True)
+        table |= dict.fromkeys(source.config_if_repeated, unproven)
         table |= dict.fromkeys(source.transient, Meaning(Verdict.TRANSIENT))
         table |= dict.fromkeys(source.too_often, Meaning(Verdict.TRANSIENT, too_often=True))
     return table
@@ -180,6 +183,7 @@ def _refused(
         verdict=meaning.verdict,
         code=_told_code(codes, known, meaning) if codes else _code_of_status(answer),
         heals=meaning.heals,
+        if_repeated=meaning.if_repeated,
         retry_after=max(wait or TOO_OFTEN_WAIT, TOO_OFTEN_WAIT) if meaning.too_often else wait,
         problem="" if by_word else "no code that the catalogue knows",
     )
@@ -187,7 +191,8 @@ def _refused(
 
 def _mildness(meaning: Meaning) -> tuple[int, bool, bool]:
     """Sorts the mildest first; of two that mean "later" the longer wait."""
-    return _MILDEST_FIRST.index(meaning.verdict), not meaning.heals, not meaning.too_often
+    later = meaning.too_often or meaning.if_repeated
+    return _MILDEST_FIRST.index(meaning.verdict), not meaning.heals, not later
 
 
 def _told_code(codes: list[str], known: Mapping[str, Meaning], meaning: Meaning) -> str:

@@ -73,6 +73,7 @@ class Errors(Table, frozen=True, kw_only=True):
     permanent: list[str] = []  # this grant is dead
     heals: list[str] = []  # dead for now: an admin's act revives the same refresh token
     config: list[str] = []  # the client or the connection is wrong, no grant is
+    config_if_repeated: list[str] = []  # the same, but who asks too often is told so too
     transient: list[str] = []
     too_often: list[str] = []  # transient, and asking again soon makes it worse
     told: dict[str, str] = {}  # code → what it means to a person, and what mends it
@@ -219,6 +220,7 @@ class Entry(Table, frozen=True, kw_only=True):
     # time and limits
     rotation: Rotates = "unknown"
     rotation_grace: Duration = ""
+    may_repeat: bool = False  # although it rotates, a refresh may bring the same refresh token
     reuse_revokes_family: bool | None = None  # absent: not established
     lifetimes: Lifetimes = Lifetimes()
     timing: Timing = Timing()

@@ -38,6 +38,7 @@ from worker.renewal.salvaging import Salvager
 # Answers that say as little as silence: a proxy gave up, the provider may have acted (C7).
 _AS_GOOD_AS_NONE = frozenset({500, 502, 504})
 KNOWN_FOR = 5.0  # seconds; how old the knowledge may be that a claim is still ours
+_DOUBT = timedelta(minutes=10)  # until it is asked whether the configuration is really wrong
 _UNREADABLE = Reading(verdict=Verdict.TRANSIENT, code="unreadable")
 _log = structlog.get_logger(__name__)
 
@@ -297,6 +298,9 @@ class Exchanger:
             return self._endings.refused(prepared, reading)
         if reading.verdict is Verdict.CONFIG_WRONG:
             lane.pace.answered()
+            if reading.if_repeated and prepared.claim.last_error != reading.code:
+                wait = max(reading.retry_after or _DOUBT, _DOUBT)
+                return self._endings.failed(prepared, reading.code, wait)
             return await self._blame_connection(prepared, reading.code, reading.code)
         self._slow_down(answer, reading, lane)
         return self._endings.failed(prepared, reading.code, reading.retry_after)

@@ -8,7 +8,7 @@ from worker.domain.attempt import OTHER_ACCOUNT, Brought
 from worker.domain.exchange import Answered, Reading, Rotation
 from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet, is_account_of
 from worker.domain.ports import Notice, Vault
-from worker.domain.schedule import earliest, renewal_time, spread_of
+from worker.domain.schedule import earliest, renewal_time, spread_of, told_end
 from worker.domain.secret import Secret
 from worker.renewal.endings import notice_of
 from worker.renewal.prepared import Prepared
@@ -74,6 +74,9 @@ class Salvager:
     def _renewed(self, prepared: Prepared, tokens: TokenSet) -> Brought:
         claim, lifetimes = prepared.claim, prepared.provider.lifetimes
         echoed = self._echoed(prepared, tokens)
+        refresh_ends = told_end(
+            logged_in_at=claim.logged_in_at, told=tokens.refresh_expires_at, lifetimes=lifetimes
+        )
         return self._sealed(
             claim,
             tokens.access_token,
@@ -83,14 +86,14 @@ class Salvager:
             scope=tokens.scope,
             expiry=tokens.expiry,
             expires_at=tokens.expires_at,
-            refresh_expires_at=tokens.refresh_expires_at,
+            refresh_expires_at=refresh_ends,
             due_at=renewal_time(
                 issued_at=tokens.issued_at,
                 expiry=tokens.expiry,
                 expires_at=tokens.expires_at,
                 lifetimes=lifetimes,
                 spread=spread_of(claim.grant),
-                refresh_expires_at=tokens.refresh_expires_at,
+                refresh_expires_at=refresh_ends,
             ),
             not_before=earliest(tokens.issued_at, tokens.expires_at, lifetimes),
             echoed=echoed,
@@ -161,7 +164,8 @@ class Salvager:
         claim = prepared.claim
         resent = prepared.sent > 1 or claim.earlier is not None or _in_grace(prepared)
         rotates = prepared.rules.rotation in (Rotation.G, Rotation.S) or claim.rotated_before
-        if not (resent and rotates and tokens.refresh_token is not None):
+        each_time = rotates and not prepared.provider.may_repeat
+        if not (resent and each_time and tokens.refresh_token is not None):
             return False
         return self._fp(tokens.refresh_token) == claim.parent_fp
 
