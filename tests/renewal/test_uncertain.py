@@ -49,6 +49,40 @@ def test_where_the_old_token_still_works_it_is_sent_again_at_once(world, rotatio
     run(story())
 
 
+@pytest.mark.parametrize("grace", [30.0, 60.0, 600.0, 86_400.0])
+@pytest.mark.parametrize("trouble", ["reset", 502, 503, 429])
+def test_an_outage_inside_the_grace_costs_no_grant(world, grace, trouble):
+    """C7: the first request rotated, and then the provider is away for a moment."""
+
+    async def story():
+        w = world(Rotation.G, grace=grace)
+        grant = w.plant()
+        loop, lost = asyncio.get_running_loop(), iter([ANSWER_LOST])
+        away = REQUEST_LOST if trouble == "reset" else Fault(answer=answer(trouble, b"<html>"))
+        over = loop.time() + 5
+        w.network.faults = lambda _: next(lost, away) if loop.time() < over else Fault()
+        await live([w.start(), w.start()], 1500)
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+        assert w.ledger.double_spends == []
+
+    run(story())
+
+
+@pytest.mark.parametrize("grace", [30.0, 600.0])
+def test_an_outage_as_long_as_the_grace_is_asked_into_now_and_then(world, grace):
+    """I12: until it is over, and once more after that."""
+
+    async def story():
+        w = world(Rotation.G, grace=grace)
+        w.plant()
+        w.network.faults = lambda _: REQUEST_LOST if w.network.sent else ANSWER_LOST
+        await live([w.start()], 3600)
+        assert len(w.network.sent) <= 8
+
+    run(story())
+
+
 @pytest.mark.parametrize("rotation", [Rotation.S, Rotation.F])
 def test_a_strict_provider_is_given_half_a_minute_and_then_asked_once_more(world, rotation):
     """C6: the request never arrived, so the token was not spent."""

@@ -130,6 +130,22 @@ def test_a_claim_that_cannot_be_read_back_is_no_claim(engine, vault, claims, mon
         claim(claims)
 
 
+def test_an_attempt_whose_time_has_come_is_found_behind_a_backlog(
+    engine, vault, claims, monkeypatch
+):
+    """A grace ends while ten thousand others wait for their turn."""
+    monkeypatch.setattr("worker.store.claims._WINDOW", 5)
+    put_off = plant(engine, vault, now=NOW, rt="u", due_at=NOW)
+    claim(claims)
+    late = {"uncertain": True, "due_at": NOW - timedelta(seconds=1)}
+    with writing(engine) as db:
+        db.execute(update(GrantRow).where(GrantRow.id == put_off).values(late))
+    for n in range(6):
+        plant(engine, vault, now=NOW, rt=f"r{n}", due_at=NOW - timedelta(minutes=1 + n))
+    (found,) = claims.unfinished("google-oauth2", ["acme"], dead=())
+    assert found.grant == put_off
+
+
 def test_an_attempt_is_unfinished_when_its_lease_ends_or_its_process_is_dead(engine, vault, claims):
     grant = plant(engine, vault, now=NOW)
     (first,) = claim(claims)

@@ -16,6 +16,7 @@ from worker.renewal.prepared import Prepared
 
 AWHILE = timedelta(minutes=10)  # between looks at what only an operator can mend
 PARKED = timedelta(hours=24)  # between looks at what only an administrator can undo
+_OF_GRACE = 3 / 4  # what is left is a third of that again: two or three more tries
 
 
 class Endings:
@@ -73,19 +74,20 @@ class Endings:
         failures = claim.failures + max(1, prepared.sent)
         gap = prepared.provider.limits.gap
         rest = at_least(self._backoff(claim, failures), gap, life=_life(claim))
-        wait = wait_for(retry_after, rest)
+        wait = wait_for(retry_after, self._inside_grace(prepared, rest))
         return replace(self.postponed(claim, code, self._clock.now() + wait), failures=failures)
 
-    def left(self, prepared: Prepared) -> LeftUncertain:
+    def left(self, prepared: Prepared, retry_after: timedelta | None = None) -> LeftUncertain:
         """Bytes left and nothing came back: a takeover decides, by the rules of the class."""
         claim = prepared.claim
         failures = claim.failures + prepared.sent
+        rest = self._inside_grace(prepared, self._backoff(claim, failures))
         return LeftUncertain(
             grant=claim.grant,
             attempt=claim.attempt,
             fence=claim.fence,
             code=prepared.last_code,
-            due_at=self._clock.now() + self._backoff(claim, failures),
+            due_at=self._clock.now() + wait_for(retry_after, rest),
             failures=failures,
         )
 
@@ -123,6 +125,15 @@ class Endings:
 
     def _backoff(self, claim: Claim, failures: int) -> timedelta:
         return backoff(max(1, failures), life=_life(claim), jitter=self._random.random())
+
+    def _inside_grace(self, prepared: Prepared, wait: timedelta) -> timedelta:
+        """A token that may be spent is mended while its grace lasts and lost after it: what is
+        left of that is not slept through."""
+        if not prepared.may_be_spent or not prepared.rules.grace:
+            return wait
+        until = prepared.claim.first_claimed_at + timedelta(seconds=prepared.rules.window)
+        left = until - self._clock.now()
+        return min(wait, left * _OF_GRACE) if left > timedelta(0) else wait
 
     def _jittered(self, seconds: float) -> timedelta:
         return timedelta(seconds=seconds * (1 + self._random.random() / 4))

@@ -213,7 +213,7 @@ class Exchanger:
         age = self._clock.monotonic() - prepared.began
         before = (prepared.claim.claimed_at - prepared.claim.first_claimed_at).total_seconds()
         wait = resend_after(prepared.rules, sent=prepared.sent, age=age, token_age=age + before)
-        if wait is None or self.stopping:
+        if wait is None or self.stopping or _was_hasty(prepared.claim):
             return False
         then = self._clock.now() + timedelta(seconds=wait)
         if self._held_until(prepared, then) is not None:
@@ -296,14 +296,16 @@ class Exchanger:
             if reading.heals:
                 return self._endings.heals(prepared, reading.code)
             return self._endings.refused(prepared, reading)
-        if reading.verdict is Verdict.CONFIG_WRONG:
+        proven = not reading.if_repeated or prepared.claim.last_error == reading.code
+        if reading.verdict is Verdict.CONFIG_WRONG and proven:
             lane.pace.answered()
-            if reading.if_repeated and prepared.claim.last_error != reading.code:
-                wait = max(reading.retry_after or _DOUBT, _DOUBT)
-                return self._endings.failed(prepared, reading.code, wait)
             return await self._blame_connection(prepared, reading.code, reading.code)
         self._slow_down(answer, reading, lane)
-        return self._endings.failed(prepared, reading.code, reading.retry_after)
+        wait = reading.retry_after if proven else max(reading.retry_after or _DOUBT, _DOUBT)
+        if prepared.last_code and not prepared.rules.parents_live:
+            # It says something of this send, and nothing of the one before (C7).
+            return self._endings.left(prepared, wait)
+        return self._endings.failed(prepared, reading.code, wait)
 
     def _slow_down(self, answer: Answered, reading: Reading, lane: Lane) -> None:
         now = self._clock.monotonic()
@@ -346,3 +348,9 @@ class Exchanger:
             self._counting.of(prepared.claim.provider).exchanged(outcome, seconds)
         except Exception as error:  # the answer is in hand, and matters more
             broke("counting_broke", error)
+
+
+def _was_hasty(claim: Claim) -> bool:
+    """Whether the attempt before this one sent again itself, and told that nothing came: then one
+    try at a time is enough for the provider (I12)."""
+    return claim.earlier is not None and claim.earlier.uncertain

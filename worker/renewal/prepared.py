@@ -23,7 +23,7 @@ class Prepared:
     earlier_gone: bool = False  # proof that an earlier attempt holds nothing
     wire: WireRequest | None = None
     sent: int = 0
-    last_code: str = ""
+    last_code: str = ""  # of the last send that ended without an answer one could believe
 
     @property
     def request(self) -> WireRequest:
@@ -34,6 +34,12 @@ class Prepared:
     def send_before(self) -> float:
         """No byte leaves after this: the answer must fit into the lease (I6)."""
         return self.deadline - self.rules.read_timeout
+
+    @property
+    def may_be_spent(self) -> bool:
+        """Something was sent, by this attempt or by one before it, whose answer nobody has seen."""
+        claim = self.claim
+        return self.last_code != "" or claim.first_claimed_at < claim.claimed_at
 
     @property
     def lease_is_short(self) -> bool:

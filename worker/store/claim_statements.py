@@ -13,7 +13,6 @@ from worker.domain.grant import GrantState
 from worker.store.claim_rows import CLAIM, UNFINISHED
 from worker.store.tables import GrantRow
 
-_UNFINISHED_WINDOW = 2000  # oldest due rows looked through: attempts are taken oldest first
 _OPEN = (GrantState.ACTIVE.value, GrantState.SUSPECT.value)
 
 
@@ -75,9 +74,10 @@ TAKE_ONE = _HOLD_ONE.values(
 CLAIMED = select(*CLAIM).where(GrantRow.id.in_(bindparam("ids", expanding=True)))
 
 
-def _unfinished() -> Any:
-    """Among the oldest due rows: those claimed go first, so an attempt is never far from there."""
-    oldest = (
+def _unfinished(*order: Any) -> Any:
+    """Among so many due rows from one end: those claimed go first, so an attempt is never far from
+    the oldest; and one that was put off lies at the latest, when its time has come."""
+    seen = (
         select(*UNFINISHED, GrantRow.state)
         .where(
             GrantRow.provider == _PROVIDER,
@@ -85,20 +85,21 @@ def _unfinished() -> Any:
             GrantRow.due_at >= bindparam("since"),
             GrantRow.due_at <= _NOW,
         )
-        .order_by(GrantRow.due_at)
-        .limit(_UNFINISHED_WINDOW)
+        .order_by(*order)
+        .limit(bindparam("window"))
         .subquery()
     )
-    dead = oldest.c.claim_process.in_(bindparam("dead", expanding=True))
-    mine = and_(oldest.c.claim_node == bindparam("node"), dead)
-    return select(oldest).where(
-        oldest.c.attempt.is_not(None),
-        oldest.c.state.in_(_OPEN),
-        or_(oldest.c.lease_until <= _NOW, oldest.c.uncertain, mine),
+    dead = seen.c.claim_process.in_(bindparam("dead", expanding=True))
+    mine = and_(seen.c.claim_node == bindparam("node"), dead)
+    return select(seen).where(
+        seen.c.attempt.is_not(None),
+        seen.c.state.in_(_OPEN),
+        or_(seen.c.lease_until <= _NOW, seen.c.uncertain, mine),
     )
 
 
-UNFINISHED_FOUND = _unfinished()
+UNFINISHED_OLDEST = _unfinished(GrantRow.due_at)
+UNFINISHED_LATEST = _unfinished(GrantRow.due_at.desc())
 
 
 POSTGRES_LOST = """

@@ -30,12 +30,18 @@ from worker.store.claim_statements import (
     POSTGRES_CLAIM,
     POSTGRES_LOST,
     TAKE_ONE,
-    UNFINISHED_FOUND,
+    UNFINISHED_LATEST,
+    UNFINISHED_OLDEST,
 )
 from worker.store.due_index import LONG_AGO, DueIndex, DueWork
 from worker.store.engine import BINARY, at_once, reading, writing
 from worker.store.lineage import Lineage, lineage_of, postgres_lineage
 from worker.store.tables import GrantRow
+
+# Where the longest overdue has waited for so long, more may be due than is looked through from one
+# end; and an attempt whose grace is running cannot wait for its turn among all of them.
+_BACKLOG = timedelta(seconds=30)
+_WINDOW = 2000  # due rows looked through, from either end
 
 
 class ClaimsRepository:
@@ -111,13 +117,16 @@ class ClaimsRepository:
         """
         begin = since or {}
         asked: dict[str, Any] = {"provider": provider, "node": self._node, "dead": list(dead)}
+        asked["window"] = _WINDOW
         with reading(self._engine) as connection:
             now = self._now(connection)
             found: list[Unfinished] = []
             for tenant in tenants:
                 asked |= {"tenant": tenant, "now": now, "since": begin.get(tenant, LONG_AGO)}
-                rows = connection.execute(UNFINISHED_FOUND, asked)
-                found += [unfinished_of(row, now) for row in rows]
+                rows = list(connection.execute(UNFINISHED_OLDEST, asked))
+                if now - asked["since"] > _BACKLOG:
+                    rows += connection.execute(UNFINISHED_LATEST, asked)
+                found += [unfinished_of(row, now) for row in {row.id: row for row in rows}.values()]
             return found
 
     def take_over(
