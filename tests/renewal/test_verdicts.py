@@ -339,6 +339,71 @@ def test_where_it_may_come_back_for_a_day_it_is_no_news(world):
     run(story())
 
 
+def with_an_older_family(w, new, old):
+    """A grant that a login took over, and which still has the family from before it."""
+    grant = w.plant(new)
+    w.ledger.login(old)
+    keep_candidate(w.store, w.vault, grant, rt=old, why="superseded_family", now=w.now())
+    with writing(w.store) as db:
+        db.execute(update(GrantRow).values(family=1))
+        db.execute(update(CandidateRow).values(family=0))
+    return grant
+
+
+def test_a_mass_of_refusals_is_seen_where_each_has_two_families_too(world):
+    """I8: as after a mass of new logins."""
+
+    async def story():
+        w = world(Rotation.F)
+        grants = [with_an_older_family(w, f"new{n}", f"old{n}") for n in range(40)]
+        w.network.faults = lambda _: Fault(answer=answer(400, {"error": "invalid_grant"}))
+        await live(w.start(), 400)
+        assert GrantState.NEEDS_REAUTH not in {row_of(w.store, one).state for one in grants}
+        assert notices(w) == ["verdicts_held"]
+
+    run(story())
+
+
+def test_a_refusal_of_days_ago_is_not_the_first_of_two(world):
+    """I8: the login's family died, the older one lives and has renewed since."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = with_an_older_family(w, "new", "old")
+        w.ledger.revoke("new")
+        process = w.start()
+        await live(process, 2 * 3600, tick=10)
+        refusal = iter([Fault(answer=answer(400, {"error": "invalid_grant"}))])
+        w.network.faults = lambda _: next(refusal, Fault())
+        with writing(w.store) as db:
+            db.execute(update(GrantRow).values(due_at=w.now()))
+        await live(process, 600)
+        assert next(refusal, None) is None
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        assert notices(w) == []
+
+    run(story())
+
+
+def test_a_login_with_fewer_scopes_is_tried_before_the_last_word(world):
+    """I8 and M6: it waits while the better one lives, and not for ever."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant("r0")
+        w.ledger.login("fewer")
+        keep_candidate(w.store, w.vault, grant, rt="fewer", why="fewer_scopes", now=w.now())
+        w.ledger.revoke("r0")
+        process = w.start()
+        await live(process, 30)
+        assert row_of(w.store, grant).state == GrantState.SUSPECT
+        await live(process, 300)
+        assert row_of(w.store, grant).state == GrantState.ACTIVE
+        assert opened(w.store, w.vault, grant) == w.ledger.families["fewer"].newest
+
+    run(story())
+
+
 def test_after_a_refusal_the_kept_family_has_its_turn(world):
     """M3: a login's family is refused; the one it replaced is still alive."""
 

@@ -89,14 +89,15 @@ def bridge(db: Connection, one: Brought) -> None:
     )
 
 
-def newest(db: Connection, grant: GrantId, *, parents: bool) -> Any:
+def newest(db: Connection, grant: GrantId, *, parents: bool, lesser: bool) -> Any:
     """The one to try next when the current refresh token is refused; None: there is none.
 
     Args:
         parents: also one whose successor we were given. Where that spends it, to send it again
             would cost the family (I4).
+        lesser: also one that can do less than the current, which waits as long as that lives (M6).
     """
-    tried = (*_TRIED_ON_REFUSAL, "parent") if parents else _TRIED_ON_REFUSAL
+    tried = [*_TRIED_ON_REFUSAL, *["parent"] * parents, *["fewer_scopes"] * lesser]
     asked = (
         select(CandidateRow.__table__)
         .where(
@@ -111,14 +112,22 @@ def newest(db: Connection, grant: GrantId, *, parents: bool) -> Any:
 
 
 def refused_before(db: Connection, row: Any) -> Any:
-    """A newer one than the current, refused once in this episode; None: there is none."""
+    """A newer one than the current, refused once in this episode; None: there is none.
+
+    A refusal from before the current one renewed is of another: it says nothing of this.
+    """
     newer = or_(
         CandidateRow.family > row.family,
         and_(CandidateRow.family == row.family, CandidateRow.generation > row.generation),
     )
     asked = (
         select(CandidateRow.__table__)
-        .where(CandidateRow.grant_id == row.id, CandidateRow.why == "refused", newer)
+        .where(
+            CandidateRow.grant_id == row.id,
+            CandidateRow.why == "refused",
+            CandidateRow.spent_at >= row.issued_at,
+            newer,
+        )
         .order_by(CandidateRow.family.desc(), CandidateRow.generation.desc())
         .limit(1)
     )

@@ -294,16 +294,23 @@ class SettlingRepository:
         if row is None or row.attempt != refused.attempt or row.fence != refused.fence:
             return Fate.LATE
         unresolved = refused.unresolved_until is not None and refused.unresolved_until > group.now
-        waiting = candidates.newest(group.db, refused.grant, parents=refused.parents_live)
+        braked = refused.final and verdict_brake.is_on(group.db, refused, group.now)
+        waiting = candidates.newest(
+            group.db,
+            refused.grant,
+            parents=refused.parents_live,
+            lesser=refused.final and not unresolved and not braked,
+        )
         fate = after_refusal(
             final=refused.final,
             unresolved=unresolved,
             candidate_waits=waiting is not None,
-            braked=refused.final and verdict_brake.is_on(group.db, refused, group.now),
+            braked=braked,
         )
         if waiting is None and (latest := candidates.refused_before(group.db, row)) is not None:
             fate = Fate.SUSPECT
             candidates.return_to(group.db, row, latest, refused.retry_at, group.now)
+            group.notices.extend(verdict_brake.count(group.db, refused, group.now))
             group.record("refused", refused, {"code": refused.code, "then": fate.value})
             return fate
         group.record("refused", refused, {"code": refused.code, "then": fate.value})
