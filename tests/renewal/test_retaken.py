@@ -10,15 +10,20 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import update
 
-from tests.planted import opened
+from tests.planted import opened, row_of
 from tests.renewal.test_crashes import killing
 from tests.renewal.test_uncertain import live
+from tests.simulation.auth0 import Register
+from tests.simulation.provider import answer
 from tests.simulation.virtual_time import run
 from tests.simulation.world import Fault
 from worker.domain.exchange import Rotation
 from worker.domain.grant import AttemptId
 from worker.renewal.trusting import TURN
+from worker.store.engine import writing
+from worker.store.tables import GrantRow
 
 LONG = timedelta(hours=2)  # the access token's end is no reason to hurry
 
@@ -175,5 +180,40 @@ def test_who_finds_the_store_away_begins_to_wait_anew(world, asks):
         await (process.drain(budget=1) if asks == "drain" else process.engine.sweep())
         assert not trusted.may_take(attempt, TURN)
         assert trusted.may_take(attempt, 2 * TURN)
+
+    run(story())
+
+
+@pytest.mark.parametrize("dead", [True, False], ids=["revoked", "refused by mistake"])
+def test_a_login_does_not_make_the_old_family_free_that_somebody_holds(world, dead):
+    """He stands still with its successor; the login's token is refused, and the old one's turn
+    comes when his hold has ended, not before."""
+
+    async def story():
+        w = world(Rotation.F)
+        w.pull = Register(w)
+        grant = w.plant("old", life=LONG)
+        w.pull.know(grant, "old")
+        holder = w.start(node="n1")
+        w.at_step = lambda p, name: p is holder and name == "answer" and p.pause()
+        asyncio.get_running_loop().create_task(holder.drain(budget=5))
+        await asyncio.sleep(140)
+        w.at_step = None
+        w.ledger.login("new")
+        w.pull.logs_in(row_of(w.store, grant).user_id, "new")
+        await w.pull.tell(row_of(w.store, grant).user_id)
+        refusal = iter([] if dead else [Fault(answer=answer(400, {"error": "invalid_grant"}))])
+        w.network.faults = lambda _: next(refusal, Fault())
+        if dead:
+            w.ledger.revoke("new")
+        with writing(w.store) as db:
+            db.execute(update(GrantRow).values(due_at=w.now()))
+        other = w.start(node="n2")
+        await live([other], 30)
+        assert [token for _, token in w.network.sent] == ["old", "new"]
+        holder.resume()
+        await live([other], 600)
+        assert w.ledger.double_spends == []
+        assert opened(w.store, w.vault, grant).startswith("old.")
 
     run(story())

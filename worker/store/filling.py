@@ -10,6 +10,7 @@ from typing import Any
 from worker.domain.grant import ExpiryKind, Fingerprint, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.merge import Arrival, Theirs, Why
 from worker.domain.ports import Vault
+from worker.domain.rotation import HOLD
 from worker.domain.schedule import earliest, renewal_time, spread_of
 from worker.domain.secret import Secret
 
@@ -214,8 +215,9 @@ def _sealed(
 
 
 def unclaimed(row: Any) -> dict[str, Any]:
-    """Whoever still holds a claim spent the old family: his answer becomes a candidate."""
-    return {
+    """Whoever still holds a claim spent the old family: his answer becomes a candidate, and until
+    it may be taken that none comes that family is not sent again (I4)."""
+    return _held_back(row) | {
         "fence": row.fence + 1,
         "attempt": None,
         "claim_node": None,
@@ -225,6 +227,15 @@ def unclaimed(row: Any) -> dict[str, Any]:
         "lease_until": None,
         "uncertain": False,
     }
+
+
+def _held_back(row: Any) -> dict[str, Any]:
+    if row.attempt is None or row.uncertain or row.claim_fp is None:
+        return {}
+    ends = [row.claimed_at + HOLD]
+    if row.unproven_until is not None and row.retaken_fp == row.claim_fp:
+        ends.append(row.unproven_until)
+    return {"retaken_fp": row.claim_fp, "unproven_until": max(ends)}
 
 
 def next_generation(row: Any) -> int:
