@@ -109,11 +109,20 @@ MUTATIONS = {
     ),
     "the holder's turn": Mutation(
         "worker/renewal/trusting.py",
-        "        return now - self._found.setdefault(attempt, now) >= TURN\n",
-        "        return True\n",
+        "        had_its_turn = now - self._found.setdefault(attempt, now) >= TURN\n",
+        "        had_its_turn = True\n",
         (
             f"{RENEWAL}/test_retaken.py"
             "::test_when_the_store_comes_back_the_holder_of_a_successor_has_his_turn_first",
+        ),
+    ),
+    "a lease by our own clock, too": Mutation(
+        "worker/renewal/trusting.py",
+        "        return had_its_turn and now - self._watched.get(attempt, now) >= lease\n",
+        "        return had_its_turn\n",
+        (
+            f"{RENEWAL}/test_crashes.py"
+            "::test_a_stores_clock_that_steps_takes_no_claim_from_the_living",
         ),
     ),
     "an end for every attempt": Mutation(

@@ -54,6 +54,29 @@ def test_a_kill_at_any_step_loses_no_grant_that_could_be_kept(world, rotation, s
     run(story())
 
 
+@pytest.mark.parametrize("rotation", [Rotation.S, Rotation.F])
+def test_a_stores_clock_that_steps_takes_no_claim_from_the_living(world, rotation):
+    """As a new primary's may: leases and holds end at once, and the first attempt goes on."""
+
+    async def story():
+        w = world(rotation)
+        grant = w.plant()
+        slow = iter([Fault(back=100.0)])
+        w.network.faults = lambda _: next(slow, Fault())
+        first, other = w.start(node="n1"), w.start(node="n2")
+        asyncio.get_running_loop().create_task(first.drain(budget=5))
+        await asyncio.sleep(10)
+        w.clock.skew = timedelta(hours=1)
+        for _ in range(100):
+            await other.engine.sweep(budget_seconds=1)
+            await other.drain(budget=1)
+            await asyncio.sleep(1)
+        assert w.ledger.double_spends == []
+        assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+
+    run(story())
+
+
 @pytest.mark.parametrize("step", ["claim_due.done", "connect", "answer", "journaled"])
 def test_a_dead_attempt_is_retaken_within_seconds_on_its_own_host(world, step):
     """I11."""

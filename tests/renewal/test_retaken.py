@@ -175,11 +175,11 @@ def test_who_finds_the_store_away_begins_to_wait_anew(world, asks):
         process, attempt = w.start(), AttemptId(uuid4())
         trusted = process.engine._finder._trusted
         await process.drain(budget=1)
-        assert not trusted.may_take(attempt, 0.0)
+        assert not trusted.may_take(attempt, 0.0, lease=0.0)
         w.store_away = True
         await (process.drain(budget=1) if asks == "drain" else process.engine.sweep())
-        assert not trusted.may_take(attempt, TURN)
-        assert trusted.may_take(attempt, 2 * TURN)
+        assert not trusted.may_take(attempt, TURN, lease=0.0)
+        assert trusted.may_take(attempt, 2 * TURN, lease=0.0)
 
     run(story())
 

@@ -122,6 +122,7 @@ class Finder:
         found = [one for one in found if (one.grant, one.fence) not in self._live]
         await self._resolver.prefetch(one.key for one in found)
         self._trusted.looks(provider, now)
+        self._trusted.sees((one.earlier.attempt for one in found), now)
         ripe = [one for one in found if await self._ripe_or_not(one, dead)]
         if not ripe:
             return []
@@ -193,7 +194,8 @@ class Finder:
             now=unfinished.seen_at,
         )
         if ripe and on_trust(rules, earlier, gone=gone, now=unfinished.seen_at):
-            return self._trusted.may_take(earlier.attempt, self._clock.monotonic())
+            now = self._clock.monotonic()
+            return self._trusted.may_take(earlier.attempt, now, lease=rules.lease)
         return ripe
 
     def _own(self, provider: str, now: float) -> Sequence[str]:

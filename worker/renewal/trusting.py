@@ -4,9 +4,14 @@ A store that was away comes back for all at once: for who holds the successor an
 it, and for who finds the claim, and that its hold has ended meanwhile. So what is found ripe
 without proof is taken at a second look, when the store has answered for longer than anybody waits
 before he tries it again.
+
+And a store whose clock has stepped forward, as a new primary's may, ends leases of the living: so
+by our own clock, too, an attempt has been watched for as long as its lease is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from worker.domain.grant import AttemptId
 
@@ -19,7 +24,8 @@ class Trusted:
     """Of one process. Times are monotonic seconds, handed in."""
 
     def __init__(self) -> None:
-        self._found: dict[AttemptId, float] = {}  # since when
+        self._found: dict[AttemptId, float] = {}  # since when ripe
+        self._watched: dict[AttemptId, float] = {}  # since when unfinished, by the store's clock
         self._looked_at: dict[str, float] = {}
 
     def looks(self, provider: str, now: float) -> None:
@@ -28,11 +34,19 @@ class Trusted:
             self.forget()
         self._looked_at[provider] = now
 
-    def may_take(self, attempt: AttemptId, now: float) -> bool:
+    def sees(self, attempts: Iterable[AttemptId], now: float) -> None:
+        """Told at each look which attempts are unfinished."""
+        if len(self._watched) > _MANY:
+            self._watched.clear()
+        for attempt in attempts:
+            self._watched.setdefault(attempt, now)
+
+    def may_take(self, attempt: AttemptId, now: float, *, lease: float) -> bool:
         """Whether it has been found so for long enough."""
         if len(self._found) > _MANY:
             self.forget()
-        return now - self._found.setdefault(attempt, now) >= TURN
+        had_its_turn = now - self._found.setdefault(attempt, now) >= TURN
+        return had_its_turn and now - self._watched.get(attempt, now) >= lease
 
     def forget(self) -> None:
         self._found.clear()
