@@ -22,6 +22,7 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 def _start(role: str, *, supervised: bool = False) -> Settings:
     """Read the settings and set up logs and metrics; before anything heavy is imported."""
+    _settings.act_as(role)
     settings = _settings.load()
     _settings.share_metrics(settings.data_dir)
     from worker.monitoring import logs

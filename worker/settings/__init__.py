@@ -2,10 +2,11 @@
 
 Precedence: the environment, then `.env` beside the configuration file, then the file, then the
 defaults. A value `env:NAME` or `file:PATH` (relative to the file) is read from there, so that
-the file itself holds no secret. What is misspelt stops the start: a setting that silently does
-nothing is worse than none.
+the file itself holds no secret; a role reads those that it uses. What is misspelt stops the start:
+a setting that silently does nothing is worse than none.
 """
 
+from worker.settings.least import act_as
 from worker.settings.loading import DEFAULT_TENANT, database_url, load, share_metrics
 from worker.settings.tables import (
     ActionSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "NoticeSettings",
     "Settings",
     "TenantSettings",
+    "act_as",
     "database_url",
     "load",
     "share_metrics",

@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ValidationError
 
 from worker.domain.errors import ConfigurationError
+from worker.settings.least import ROLE, withheld_from, without
 from worker.settings.lines import line_at
 from worker.settings.tables import ActionSettings, NoticeSettings, Settings, TenantSettings
 
@@ -32,8 +33,15 @@ _AUTH0 = {  # as Auth0's own tools name them (auth0-deploy-cli, Terraform provid
 _MEANT_FOR_US = re.compile(r"EVERGRANT_[A-Z_]+")
 
 
-def load(environ: Mapping[str, str] | None = None, *, directory: Path | None = None) -> Settings:
-    """Read everything. Raises: ConfigurationError with file, key, and what to write instead."""
+def load(
+    environ: Mapping[str, str] | None = None,
+    *,
+    directory: Path | None = None,
+    role: str | None = None,
+) -> Settings:
+    """Read everything, less the secrets that `role` does not use; by default the role the
+    process was started as. Raises: ConfigurationError with file, key, and what to write instead.
+    """
     base = directory or Path.cwd()
     real = os.environ if environ is None else environ
     named = real.get("EVERGRANT_CONFIG")
@@ -44,12 +52,14 @@ def load(environ: Mapping[str, str] | None = None, *, directory: Path | None = N
     env = {**dotenv, **real}
     text = _text_of(path) if path.exists() else ""
     place = _Place(base=path.parent, env=env, name=path.name, text=text)
-    values = _resolve(_parsed(text, path), place)
+    withheld = withheld_from(role or real.get(ROLE))
+    values = _resolve(without(_parsed(text, path), withheld), place)
     source = str(path) if path.exists() else "the environment"
-    warnings = _overlay_environment(values, env, path.parent)
+    warnings = _overlay_environment(values, env, path.parent, withheld)
     _fill_defaults(values, base)
+    told = {**values, "source": source, "warnings": tuple(warnings)}
     try:
-        return Settings(**values, source=source, warnings=tuple(warnings))
+        return Settings.model_validate(told, context={"withheld": withheld})
     except ValidationError as error:
         raise _explained(error, source, text) from None  # the cause's repr could show the values
 
@@ -115,7 +125,9 @@ def _address(value: str, base: Path) -> str:
     return str(base / path) if path != value else value
 
 
-def _overlay_environment(values: dict[str, Any], env: Mapping[str, str], base: Path) -> list[str]:
+def _overlay_environment(
+    values: dict[str, Any], env: Mapping[str, str], base: Path, withheld: frozenset[str]
+) -> list[str]:
     """Put EVERGRANT_… and AUTH0_… over the file's values; returns warnings about stray names."""
     tables = {"tenants", "providers", "actions", "notices", "source", "warnings"}
     simple = {f"EVERGRANT_{name.upper()}": name for name in Settings.model_fields.keys() - tables}
@@ -126,12 +138,12 @@ def _overlay_environment(values: dict[str, Any], env: Mapping[str, str], base: P
     told = {
         key: _resolve(env[name], _Place(base=base, env=env, name=name))
         for name, key in _AUTH0.items()
-        if env.get(name)
+        if env.get(name) and key not in withheld
     }
     if "domain" in told or DEFAULT_TENANT in values.get("tenants", {}):
         tenants = values.setdefault("tenants", {})
         tenants[DEFAULT_TENANT] = {**tenants.get(DEFAULT_TENANT, {}), **told}
-    known = {*simple, *_AUTH0, "EVERGRANT_CONFIG"}
+    known = {*simple, *_AUTH0, "EVERGRANT_CONFIG", ROLE}
     stray = [name for name in env if _MEANT_FOR_US.fullmatch(name) and name not in known]
     return [f"{name} is no setting{_suggest(name, known)}" for name in sorted(stray)]
 
