@@ -106,6 +106,27 @@ def test_an_old_key_is_destroyed_only_when_nothing_needs_it(base, evergrant):
     assert all("disabled" not in told for told in _checks(evergrant("doctor", code=1), "keyring"))
 
 
+def test_a_key_is_brought_to_every_machine_before_anything_is_sealed_with_it(base, evergrant):
+    before = Keyring.load(base.settings.keyring)
+    added = [key["id"] for key in evergrant("keys", "add")]
+    opens = Keyring.load(base.settings.keyring)
+    assert all(opens.get(key) for key in added)
+    assert all(opens.primary(purpose) == before.primary(purpose) for purpose in Purpose)
+    evergrant("keys", "promote", *added)
+    seals = Keyring.load(base.settings.keyring)
+    assert [seals.primary(Purpose(p)).id for p in ("rt", "at", "config")] == added
+    evergrant("keys", "promote", "00000000", code=2)
+
+
+def test_the_keyring_is_changed_without_the_secrets_of_the_configuration(
+    base, evergrant, monkeypatch
+):
+    for name in ("AUTH0_DOMAIN", "AUTH0_CLIENT_ID", "AUTH0_CLIENT_SECRET"):
+        monkeypatch.setenv(name, "file:/nowhere" if "SECRET" in name else "acme.eu.auth0.com")
+    assert evergrant("keys", "rotate", "at")
+    evergrant("status", code=2)
+
+
 def _auth0s_token_sealed(base):
     token = ApiToken(token=Secret("eyJ"), expires_at=NOW, scope="")
     TenantRepository(base.engine, base.vault()).put_token("acme", token)

@@ -33,6 +33,33 @@ def test_what_init_writes_is_for_its_owner_alone(tmp_path):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
+def test_init_for_containers_puts_each_secret_in_a_file_of_its_own(tmp_path, capsys):
+    """The configuration then holds none, and names them where Docker and Kubernetes show them."""
+    told = ["--secrets-dir", str(tmp_path / "secrets"), *FLAGS]
+    assert call(["init", "--directory", str(tmp_path), *told]) == 0
+    assert str(tmp_path / "secrets/logs_authorization") in capsys.readouterr().out
+    named = ["auth0_client_secret", "logs_authorization", "events_bearer", "actions_secret"]
+    written = {name: tmp_path / "secrets" / name for name in named}
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o400 for file in written.values())
+    assert not (tmp_path / ".env").exists()
+    config = tmp_path / "evergrant.toml"
+    assert all(f'"file:/run/secrets/{name}"' in config.read_text() for name in named)
+    config.write_text(config.read_text().replace("/run/secrets", str(tmp_path / "secrets")))
+    tenant = load({}, directory=tmp_path).tenants["default"]
+    assert tenant.client_secret.text() == "s3cret"
+    assert tenant.actions_secret[0].text().startswith("whsec_")
+    assert len(Keyring.load(tmp_path / "secrets/keyring/keyring.json").keys) == 4
+
+
+def test_init_overwrites_no_secret_either(tmp_path, capsys):
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/events_bearer").write_text("kept")
+    told = ["--secrets-dir", str(tmp_path / "secrets"), *FLAGS]
+    assert call(["init", "--directory", str(tmp_path), *told]) == 2
+    assert "events_bearer exists" in capsys.readouterr().err
+    assert not (tmp_path / "evergrant.toml").exists()
+
+
 def test_init_overwrites_nothing(tmp_path, capsys):
     call(["init", "--directory", str(tmp_path), *FLAGS])
     before = (tmp_path / ".evergrant/keyring.json").read_bytes()

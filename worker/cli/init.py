@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import secrets
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,13 @@ from worker.vault import Keyring
 SCOPES = "read:users read:user_idp_tokens read:connections read:connections_options read:logs"
 _PLAIN = re.compile(r"[^\s\"'\\$`#]+")  # stands in .env and in TOML as it is
 _NAME = re.compile(r"[\w-]+", re.ASCII)
+_CONTAINERS = "/run/secrets"  # where Docker and Kubernetes show secrets, each as a file
+_NAMES = {  # key of the tenant's table → its name in the environment; as a file in lower case
+    "client_secret": "AUTH0_CLIENT_SECRET",
+    "logs_authorization": "EVERGRANT_LOGS_AUTHORIZATION",
+    "events_bearer": "EVERGRANT_EVENTS_BEARER",
+    "actions_secret": "EVERGRANT_ACTIONS_SECRET",
+}
 
 
 def init(
@@ -33,13 +42,24 @@ def init(
     tenant: Annotated[str, typer.Option(help="What to call the tenant here.")] = "default",
     public_url: Annotated[str, typer.Option(help="Where Auth0 reaches this machine.")] = "",
     directory: Annotated[Path, typer.Option(help="Where to write.")] = Path(),
+    secrets_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="For containers: the keyring and each secret in a file of its own there, no .env;"
+            f" evergrant.toml names them {_CONTAINERS}/NAME."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write evergrant.toml, .env and a keyring; print the steps at Auth0. Overwrites nothing.
 
     Example: evergrant init --domain acme.eu.auth0.com --public-url https://tokens.acme.example
     """
-    files = [directory / name for name in ("evergrant.toml", ".env", ".evergrant/keyring.json")]
+    config, keyring = directory / "evergrant.toml", directory / ".evergrant/keyring.json"
+    apart = {key: secrets_dir / _file(key) for key in _NAMES} if secrets_dir else {}
+    if secrets_dir:
+        keyring = secrets_dir / "keyring/keyring.json"
+    files = [config, *(apart.values() or [directory / ".env"]), keyring]
     if there := [str(file) for file in files if file.exists()]:
         raise ConfigurationError(f"{', '.join(there)} exists; nothing was changed")
     domain = domain or _asked("--domain", "Auth0 domain (acme.eu.auth0.com)")
@@ -50,22 +70,30 @@ def init(
     domain = _checked(
         domain=domain, client_id=client_id, client_secret=client_secret, tenant=tenant
     )
-    ours = {
-        "EVERGRANT_LOGS_AUTHORIZATION": f"Bearer {secrets.token_urlsafe(32)}",
-        "EVERGRANT_EVENTS_BEARER": secrets.token_urlsafe(32),
-        "EVERGRANT_ACTIONS_SECRET": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
+    told = {
+        "client_secret": client_secret,
+        "logs_authorization": f"Bearer {secrets.token_urlsafe(32)}",
+        "events_bearer": secrets.token_urlsafe(32),
+        "actions_secret": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
     }
-    config, env, keyring = files
     directory.mkdir(parents=True, exist_ok=True)
-    _write(config, _toml(tenant, domain, client_id))
-    _write(env, _env({"AUTH0_CLIENT_SECRET": client_secret, **ours}))
-    keyring.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keyring.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keyring.parent.mkdir(exist_ok=True, mode=0o700)
+    _write(config, _toml(tenant, domain, client_id, apart=bool(apart)))
+    for key, file in apart.items():
+        _write(file, told[key] + "\n", mode=0o400)
+    if not apart:
+        _write(directory / ".env", _env({_NAMES[key]: value for key, value in told.items()}))
     Keyring.create(keyring)
     hooks = f"{public_url or 'https://<this machine>'}/hooks/auth0/{tenant}"
     if as_json:
         print_json({"files": [str(file) for file in files], "hooks": hooks, "scopes": SCOPES})
         return
-    out.print(_steps(hooks, files), markup=False)
+    where = {
+        key: f"the content of {apart[key]}" if apart else f"the value of {name} in .env"
+        for key, name in _NAMES.items()
+    }
+    out.print(_steps(hooks, files, where), markup=False)
 
 
 def _asked(option: str, question: str, *, hidden: bool = False) -> str:
@@ -98,22 +126,28 @@ def _checked(*, domain: str, client_id: str, client_secret: str, tenant: str) ->
         raise ConfigurationError(f"{why}; nothing was written") from None
 
 
-def _write(path: Path, text: str) -> None:
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(text, encoding="utf-8")
+def _write(path: Path, text: str, *, mode: int = 0o600) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
-def _toml(tenant: str, domain: str, client_id: str) -> str:
+def _file(key: str) -> str:
+    return _NAMES[key].lower().removeprefix("evergrant_")
+
+
+def _toml(tenant: str, domain: str, client_id: str, *, apart: bool) -> str:
+    named = "\n".join(
+        f'{key} = "{f"file:{_CONTAINERS}/{_file(key)}" if apart else f"env:{name}"}"'
+        for key, name in _NAMES.items()
+    )
     return f"""\
 # Evergrant. All settings: docs/operating.md. Values "env:NAME" and "file:PATH" are read from there.
 
 [tenants.{tenant}]
 domain = "{domain}"
 client_id = "{client_id}"
-client_secret = "env:AUTH0_CLIENT_SECRET"
-logs_authorization = "env:EVERGRANT_LOGS_AUTHORIZATION"
-events_bearer = "env:EVERGRANT_EVENTS_BEARER"
-actions_secret = "env:EVERGRANT_ACTIONS_SECRET"
+{named}
 # plan = "enterprise"   # your Auth0 plan, for its rate limits; the free one is assumed
 
 # What Auth0 does not know of a connection, and anything of the catalogue, can be set:
@@ -126,26 +160,30 @@ def _env(values: dict[str, str]) -> str:
     return "".join(f'{name}="{value}"\n' for name, value in values.items())
 
 
-def _steps(hooks: str, files: list[Path]) -> str:
+def _steps(hooks: str, files: Sequence[Path], where: Mapping[str, str]) -> str:
+    by_env = any(file.name == ".env" for file in files)
+    kept = ".env" if by_env else "the secrets"
+    then = "evergrant up · evergrant sync users · evergrant api-keys create my-app"
+    then = then if by_env else "docs/deploying.md"
     return f"""\
-wrote {", ".join(str(file) for file in files)}
-Back the keyring up: without it no stored token opens. Keep .env out of version control.
+wrote {", ".join(map(str, files))}
+Back the keyring up: without it no stored token opens. Keep {kept} out of version control.
 
 At Auth0 (https://manage.auth0.com):
  1. Applications → your machine-to-machine application → APIs → Auth0 Management API: grant
       {SCOPES}
  2. Monitoring → Streams → Create Stream → Custom Webhook
       Payload URL   {hooks}/logs
-      Authorization the value of EVERGRANT_LOGS_AUTHORIZATION in .env
+      Authorization {where["logs_authorization"]}
       Format        JSON Lines;  Filter: all
  3. Where your plan has Event Streams: Event Streams → Webhook, types user.* and connection.*
       Endpoint      {hooks}/events
-      Bearer token  the value of EVERGRANT_EVENTS_BEARER in .env
+      Bearer token  {where["events_bearer"]}
  4. For tokens within seconds of a login, a post-login Action (docs/auth0.md has it whole)
       Secrets       EVERGRANT_URL = {hooks}/actions
-                    EVERGRANT_SECRET = the value of EVERGRANT_ACTIONS_SECRET in .env
+                    EVERGRANT_SECRET = {where["actions_secret"]}
  5. Connections that should be renewed must ask for a refresh token: `evergrant doctor` says which
     do not, and what to change.
 
-Then: evergrant up · evergrant sync users · evergrant api-keys create my-app
+Then: {then}
 """

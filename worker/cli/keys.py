@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from worker.cli import context
 from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
 from worker.domain.access import Scope, parse_scope
 from worker.domain.errors import ConfigurationError, NotFoundError, PermanentError, WorkerError
+from worker.settings import Settings
 from worker.store.api_keys import ApiKeyRepository
 from worker.store.rewrap import Progress, references, refuse_if_referenced
 from worker.store.rewrap import rewrap as move_everything
@@ -42,14 +44,19 @@ Tenant = Annotated[
 ]
 
 
+def _where() -> Settings:
+    """Where the keyrings lie; no secret of the settings is read for it."""
+    return _settings.load(role="keyring")
+
+
 def _ring(tenant: str | None) -> Ring:
-    return ring_of(_settings.load(), tenant)
+    return ring_of(_where(), tenant)
 
 
 @keys.command("list")
 def list_keys(tenant: Tenant = None, as_json: Json = False) -> None:
     """Which keys there are, and what each is for; never a key itself. All keyrings by default."""
-    settings = _settings.load()
+    settings = _where()
     rings = [ring_of(settings, tenant)] if tenant else rings_of(settings)
     rows, troubles = list[dict[str, Any]](), list[WorkerError]()
     for ring in rings:
@@ -109,28 +116,54 @@ def create_keyring(
     _done({"keyring": ring.address, "keys": len(made.keys), "next": "back it up"}, as_json)
 
 
+Chosen = Annotated[Purpose | None, typer.Argument(help="rt, at or config; all three by default.")]
+
+
 @keys.command("rotate")
-def rotate(
-    purpose: Annotated[
-        Purpose | None, typer.Argument(help="rt, at or config; all three by default.")
-    ] = None,
-    tenant: Tenant = None,
-    as_json: Json = False,
-) -> None:
+def rotate(purpose: Chosen = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Seal with new keys from now on; the old ones go on opening what they sealed.
 
     Running processes notice within a second. Back the keyring up afterwards.
     """
+    _made(purpose, tenant, Keyring.rotate, as_json)
+
+
+@keys.command("add")
+def add(purpose: Chosen = None, tenant: Tenant = None, as_json: Json = False) -> None:
+    """Make keys that open and do not seal yet: the first half of a rotation on several machines.
+
+    Bring the keyring to all of them, then `evergrant keys promote ID …`.
+    """
+    _made(purpose, tenant, Keyring.add, as_json)
+
+
+def _made(
+    purpose: Purpose | None,
+    tenant: str | None,
+    change: Callable[[Keyring, Purpose], Keyring],
+    as_json: bool,
+) -> None:
     chosen = [purpose] if purpose else [Purpose.REFRESH, Purpose.ACCESS, Purpose.CONFIG]
     source = _ring(tenant).source()
     made: list[dict[str, Any]] = []
     for one in chosen:
-        keyring = source.edit(lambda ring, one=one: ring.rotate(one))  # type: ignore[misc]  # mypy: default argument of a lambda
-        made.append({"for": _FOR[one], "id": keyring.primary(one).id})
-    if as_json:
-        print_json(made)
-        return
-    print_table(made, ["for", "id"], empty="")
+        keyring = source.edit(lambda ring, one=one: change(ring, one))  # type: ignore[misc]  # mypy: default argument of a lambda
+        made.append({"for": _FOR[one], "id": keyring.keys[-1].id})
+    print_json(made) if as_json else print_table(made, ["for", "id"], empty="")
+
+
+@keys.command("promote")
+def promote(
+    key_ids: Annotated[list[str], typer.Argument(metavar="ID …")],
+    tenant: Tenant = None,
+    as_json: Json = False,
+) -> None:
+    """Seal with these keys from now on: the second half, once every machine has them.
+
+    Example: evergrant keys promote 8f21c09a 5b7700d2 c41e9f30
+    """
+    _ring(tenant).source().edit(lambda ring: reduce(Keyring.promote, key_ids, ring))
+    _done({"id": ", ".join(key_ids), "state": KeyState.PRIMARY}, as_json)
 
 
 @keys.command("rewrap")
@@ -239,7 +272,7 @@ def move(
 
     Example: evergrant keys move vault://vault.example:8200/transit/evergrant#/etc/evergrant/keys.json
     """
-    settings = _settings.load()
+    settings = _where()
     ring = ring_of(settings, tenant if tenant in settings.own_keyrings else None)
     if tenant and tenant not in settings.tenants:
         ring_of(settings, tenant)  # says which there are
