@@ -11,6 +11,7 @@ import difflib
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,24 @@ def _common(settings: Settings) -> Mapping[str, Any]:
 def _for_broker(settings: Settings) -> Mapping[str, Any]:
     scheme = settings.broker_url.split(":", 1)[0].split("+", 1)[0]
     if scheme in ("amqp", "amqps", "pyamqp"):
-        return _rabbitmq()
+        return {**_rabbitmq(), **_tls(scheme)}
     if scheme in ("redis", "rediss"):
-        return _redis()
+        return {**_redis(), **_tls(scheme)}
     if scheme == "filesystem":
         return _files(settings.data_dir / "queue")
     return {"broker_transport_options": {"polling_interval": 0.1}, "worker_prefetch_multiplier": 16}
+
+
+def _tls(scheme: str) -> Mapping[str, Any]:
+    """kombu by itself takes any host's certificate for amqps, and any certificate for rediss.
+
+    It puts the broker's name in the place of None, into this very dict; what the URL says wins.
+    """
+    if scheme == "amqps":
+        return {"broker_use_ssl": {"server_hostname": None}}
+    if scheme == "rediss":
+        return {"broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED}}
+    return {}
 
 
 def _rabbitmq() -> Mapping[str, Any]:
