@@ -62,6 +62,14 @@ def test_a_database_is_current_when_it_is_migrated_or_ahead(fresh: Engine) -> No
     assert migrate.is_current(fresh)
 
 
+def test_an_older_release_that_is_put_back_leaves_the_newer_schema_alone(fresh: Engine) -> None:
+    migrate.upgrade(fresh)
+    with writing(fresh) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    migrate.upgrade(fresh)
+    assert migrate.revision_of(fresh) == "9999"
+
+
 def test_down_to_nothing_and_up_again(fresh: Engine) -> None:
     migrate.upgrade(fresh)
     migrate.downgrade(fresh, "base")

@@ -26,12 +26,16 @@ _LOCK = 0x65766572_6772616E  # "evergran", as a bigint; shared by all our proces
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
-    """Apply what is missing, in one transaction. Raises: TransientError when the store is away."""
+    """Apply what is missing, in one transaction. Raises: TransientError when the store is away.
+
+    A schema newer than this code is left as it is: an older release was put back.
+    """
     from alembic import command
 
     with writing(engine) as connection:
         lock(connection)
-        command.upgrade(_config(connection), revision)
+        if _revision(connection) in (None, *revisions()):
+            command.upgrade(_config(connection), revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -60,10 +64,14 @@ def revisions() -> list[str]:
 def revision_of(engine: Engine) -> str | None:
     """The database's revision; None: never migrated."""
     with reading(engine) as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        asked = text("SELECT version_num FROM alembic_version")
-        return connection.execute(asked).scalar_one_or_none()
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    asked = text("SELECT version_num FROM alembic_version")
+    return connection.execute(asked).scalar_one_or_none()
 
 
 def lock(connection: Connection) -> None:
