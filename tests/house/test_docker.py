@@ -5,20 +5,25 @@ What needs an engine (building the image, starting the services) is not run here
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
+
+from tests.house.containers import COMPOSE, OURS, SERVICES
+from worker.cli.app import app
 
 DOCKER = Path(__file__).parents[2] / "docker"
-OURS = ("migrate", "web", "worker", "scheduler", "flower")
+WORKERS = [name for name in OURS if SERVICES[name]["command"] == ["worker"]]
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict:
-    return yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    return COMPOSE
 
 
 def test_the_dockerfile_passes_the_linter():
@@ -51,7 +56,16 @@ def test_no_secret_stands_in_the_environment(compose):
     for name in OURS:
         for key, value in compose["services"][name]["environment"].items():
             secret = any(word in key for word in ("URL", "SECRET", "AUTH", "KEYRING"))
-            assert not secret or "/run/secrets/" in str(value), f"{name}: {key}"
+            assert not secret or re.match(r"(file:/run/secrets|/run/keyring)/", value), (name, key)
+
+
+def test_a_keyring_is_mounted_with_its_directory():
+    """A rotation renames a new file into its place: a mount of the file alone would miss it."""
+    for name in OURS:
+        mounts = [mount for mount in SERVICES[name].get("volumes", []) if "keyring" in mount]
+        assert all(mount.split(":")[1].endswith("keyring") for mount in mounts)
+        assert len(mounts) == {"web": 1, "admin": 2, **dict.fromkeys(WORKERS, 1)}.get(name, 0)
+        assert name == "admin" or all(mount.endswith(":ro") for mount in mounts)
 
 
 def test_every_secret_and_volume_that_a_service_names_is_declared(compose):
@@ -71,18 +85,53 @@ def test_nothing_but_loopback_is_published(compose):
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_the_journal_survives_a_container(compose):
-    """A tmpfs there would lose tokens that the provider has already rotated (I3)."""
-    worker = compose["services"]["worker"]
-    assert "worker-data:/var/lib/evergrant" in worker["volumes"]
-    assert not any("/var/lib/evergrant" in path for path in worker["tmpfs"])
+def test_each_worker_keeps_a_journal_of_its_own_that_survives_the_container():
+    """A tmpfs would lose tokens that the provider has already rotated (I3)."""
+    places = [
+        v for w in WORKERS for v in SERVICES[w]["volumes"] if v.endswith(":/var/lib/evergrant")
+    ]
+    assert len(set(places)) == len(WORKERS) >= 2
+    for worker in WORKERS:
+        assert not any("/var/lib/evergrant" in path for path in SERVICES[worker]["tmpfs"])
+
+
+def test_every_web_and_worker_is_measured_and_its_silence_noticed():
+    scraped = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    targets = [
+        target for job in scraped for one in job["static_configs"] for target in one["targets"]
+    ]
+    assert targets == ["web:8377", *(f"{worker}:9102" for worker in WORKERS)]
+    rules = yaml.safe_load((DOCKER / "alerts.yml").read_text())["groups"][0]["rules"]
+    conditions = " ".join(rule["expr"] for rule in rules)
+    assert 'up{job="evergrant"} == 0' in conditions
+    assert "absent(" in conditions
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_one_broker_runs_and_nobody_waits_for_the_other(broker):
+    assert SERVICES[broker]["profiles"] == [broker]
+    for name in (*OURS, "prometheus"):
+        waits = SERVICES[name].get("depends_on", {})
+        for other in set(waits) & {"rabbitmq", "redis"}:
+            assert waits[other] == {"condition": "service_healthy", "required": False}
+
+
+def test_what_a_page_has_compose_run_is_there():
+    shown = [
+        words.split()
+        for page in sorted((DOCKER.parent / "docs").glob("*.md"))
+        for words in re.findall(r"docker compose (?:exec|run --rm) (.*)", page.read_text())
+    ]
+    assert len(shown) > 4
+    for service, *words in shown:
+        assert service in SERVICES
+        command = get_command(app)
+        for word in words[words[:1] == ["evergrant"] :][:2]:
+            if hasattr(command, "commands"):
+                command = command.commands[word]
 
 
 @pytest.mark.parametrize("role", OURS)
 def test_every_role_is_a_command_of_ours(compose, role):
-    from typer.main import get_command
-
-    from worker.cli.app import app
-
     command = get_command(app)
     assert compose["services"][role]["command"][0] in command.commands
