@@ -5,7 +5,7 @@ set -eu
 broker=${1:-rabbitmq}
 umask 077
 
-new() { openssl rand -hex 24; }
+new() { head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 write() { [ ! -e "secrets/$1" ] || { echo "secrets/$1 exists" >&2; exit 2; }; cat > "secrets/$1"; }
 
 EVERGRANT_KEYRING=secrets/keyring/keyring.json \

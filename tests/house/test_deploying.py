@@ -254,6 +254,7 @@ def deployment(request, followed, own_server, postgres_url) -> Iterator[Deployme
     shutil.rmtree(docker.parent / "containers")
 
 
+@pytest.mark.timeout(400)  # eight processes and two servers start
 def test_every_role_starts_with_exactly_what_compose_gives_it(deployment):
     deployment.run("migrate")
     deployment.start("web", "worker-1", "worker-2", "scheduler", "flower")
