@@ -17,7 +17,7 @@ from tests.planted import opened, row_of
 from tests.renewal.test_uncertain import live
 from tests.simulation.misfortunes import _with
 from tests.simulation.virtual_time import run
-from tests.simulation.world import Fault
+from tests.simulation.world import Fault, content_of, restore
 from worker.domain.exchange import Rotation
 from worker.renewal.pacing import Pace
 from worker.vault import AesVault
@@ -202,14 +202,16 @@ def always(monkeypatch, owner, name, about):
 def refusing(monkeypatch, world, process, refuses):
     """The store cannot write what `refuses`; and says so like no store we know."""
     settling = process.engine._committer._settling
-    whole = settling.settle
+    whole, refused = settling.settle, []
 
     def settle(endings):
-        if any(refuses(ending) for ending in endings):
+        if odd := [ending for ending in endings if refuses(ending)]:
+            refused.extend(odd)
             raise UnicodeEncodeError("utf-8", "r0", 0, 1, "surrogates not allowed")
         return whole(endings)
 
     monkeypatch.setattr(settling, "settle", settle)
+    return refused
 
 
 def scope(ending):
@@ -269,6 +271,74 @@ def test_a_successor_that_cannot_be_written_at_all_is_held_and_its_parent_not_se
         assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
         assert w.ledger.double_spends == []
         assert process.engine._live == {}
+
+    run(story())
+
+
+def killed_before_settling(w, *doomed):
+    """They have journaled what came, and die before the store has it."""
+    w.at_step = lambda who, step: who.kill() if step == "settle" and who in doomed else None
+
+
+def test_a_journal_of_which_an_entry_cannot_be_written_proves_no_death_and_keeps_no_other(
+    world, monkeypatch
+):
+    """C10, I4: its token's parent is not sent; and once the entry can be written it is."""
+
+    async def story():
+        w = world(Rotation.F)
+        odd, beside = w.plant("r0"), w.plant("r1")
+        first, second, heir = w.start("p0"), w.start("p1"), w.start("p2")
+        killed_before_settling(w, first, second)
+        asyncio.get_running_loop().create_task(first.drain(budget=5))
+        await asyncio.sleep(2)
+        elsewhere = w.plant("r2")
+        asyncio.get_running_loop().create_task(second.drain(budget=5))
+        await asyncio.sleep(2)
+        ill = True
+        tries = refusing(
+            monkeypatch, w, heir, lambda e: ill and e.grant == odd and hasattr(e, "rt_fp")
+        )
+        await live([heir], 300, tick=5)
+        assert all(row_of(w.store, grant).generation > 0 for grant in (beside, elsewhere))
+        assert heir.journals.replayed_names() == {"p1"}
+        assert sorted(token for _, token in w.network.sent) == ["r0", "r1", "r2"]
+        assert 4 <= sum(entry.read for entry in tries if entry.grant == odd) / 2 <= 7
+        ill = False
+        await live([heir], 100, tick=5)
+        assert heir.journals.replayed_names() == {"p0", "p1"}
+        assert opened(w.store, w.vault, odd) == w.ledger.families["r0"].newest
+        assert w.ledger.double_spends == []
+
+    with capture_logs() as told:
+        run(story())
+    assert {"p0"} == {t["process"] for t in told if t["event"] == "journal_not_replayed"}
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_store_that_forgot_what_cannot_be_written_again_is_not_spent_from_for_a_hold(
+    world, monkeypatch, mended
+):
+    """I24: and one entry does not stop the node for ever."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant, before = w.plant(), content_of(w.store)
+        doomed = w.start()
+        await doomed.drain(budget=5)
+        doomed.kill()
+        restore(w.store, before)
+        heir = w.start()
+        ill = True
+        refusing(monkeypatch, w, heir, lambda e: ill and hasattr(e, "rt_fp"))
+        await live([heir], 500, tick=5)
+        assert len(w.network.sent) == 1
+        ill = not mended
+        await live([heir], 200, tick=5)
+        if mended:
+            assert opened(w.store, w.vault, grant) == w.ledger.families["r0"].newest
+        else:
+            assert not heir.engine._replayer.doubtful
 
     run(story())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -61,8 +61,9 @@ class MemoryJournals:
         self._own = own
 
     @contextmanager
-    def unreplayed(self) -> Iterator[Iterator[DeadOnDisk]]:
-        names = [n for n in self._disk.entries if n not in self._disk.alive | self._disk.done]
+    def unreplayed(self, *, but: Container[str] = ()) -> Iterator[Iterator[DeadOnDisk]]:
+        over = self._disk.alive | self._disk.done
+        names = [n for n in self._disk.entries if n not in over and n not in but]
         yield iter([DeadOnDisk(self._disk, name) for name in names])
 
     @contextmanager

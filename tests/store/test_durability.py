@@ -45,6 +45,20 @@ def test_processes_that_open_a_new_file_together_wait_for_the_one_that_sets_it_u
     first.close()
 
 
+@pytest.mark.parametrize(
+    "refusal", ["read_only_sql_transaction", "insufficient_privilege", "undefined_table"]
+)
+def test_what_its_operator_can_mend_is_not_taken_for_a_fault_of_what_is_written(
+    engine: Engine, refusal: str
+) -> None:
+    """A managed PostgreSQL makes itself read-only while its disk is nearly full."""
+    refused = f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{refusal}'; END $$"
+    if engine.dialect.name == "sqlite":
+        refused = "DELETE FROM never_migrated"
+    with pytest.raises(TransientError), writing(engine) as connection:
+        connection.exec_driver_sql(refused)
+
+
 def test_a_full_disk_is_a_store_that_is_away_for_a_while(engine: Engine) -> None:
     """It refuses the write and goes on; whatever was to be written is tried again."""
     refused = "DO $$ BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$"

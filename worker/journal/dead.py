@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,10 @@ class NodeJournals:
         self._wall = wall
 
     @contextmanager
-    def unreplayed(self) -> Iterator[Iterator[DeadProcess]]:
-        """Each dead process that left something, locked while the caller looks at it."""
-        with closing(self._dead(again=False)) as found:
+    def unreplayed(self, *, but: Container[str] = ()) -> Iterator[Iterator[DeadProcess]]:
+        """Each dead process that left something, locked while the caller looks at it; but not
+        those."""
+        with closing(self._dead(again=False, but=but)) as found:
             yield found
 
     @contextmanager
@@ -96,10 +97,13 @@ class NodeJournals:
                 path.unlink(missing_ok=True)
         os.close(lock)
 
-    def _dead(self, *, again: bool) -> Generator[DeadProcess, None, None]:
+    def _is_done(self, name: str) -> bool:
+        return (self._directory / f"{name}.done").exists()
+
+    def _dead(self, *, again: bool, but: Container[str] = ()) -> Generator[DeadProcess, None, None]:
         for path in sorted(self._directory.glob("*.lock")):
             name = path.name.removesuffix(".lock")
-            if name == self._own or (not again and (self._directory / f"{name}.done").exists()):
+            if name == self._own or name in but or (not again and self._is_done(name)):
                 continue
             lock = _try_lock(path)
             if lock is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -144,7 +144,7 @@ class Dead(Protocol):
 class NodeJournals(Protocol):
     """The journals of this node's processes. Synchronous."""
 
-    def unreplayed(self) -> AbstractContextManager[Iterator[Dead]]: ...
+    def unreplayed(self, *, but: Container[str] = ()) -> AbstractContextManager[Iterator[Dead]]: ...
 
     def all_dead(self) -> AbstractContextManager[Iterator[Dead]]: ...
 

@@ -18,6 +18,7 @@ from worker.renewal.ports import Claims, Dead, Journal, NodeJournals, Settling
 _GROUP = 200
 _MARGIN = 500  # groups: answers under way may have been counted before we looked
 _TIDY_EVERY = 3600.0  # seconds
+_AGAIN = 60.0  # seconds between tries to write what could not be written
 _log = structlog.get_logger(__name__)
 
 
@@ -55,6 +56,9 @@ class Replayer:
         self._known: int | None = None  # the history last compared; None: none yet
         self._waiting: tuple[int, float] | None = None  # for others, of that history, since then
         self._tidy_at = float("-inf")
+        self._later: dict[str, float] = {}  # journals not written in full → when to try again
+        self._compare_at = float("-inf")
+        self._lacking_since: float | None = None  # entries of before, that a rollback lost
         self.doubtful = True  # of the store's memory, until it has been compared with ours
 
     async def replay(self) -> int:
@@ -78,6 +82,8 @@ class Replayer:
         """
         if not self.doubtful:
             return True
+        if self._clock.monotonic() < self._compare_at:
+            return False
         try:
             await self._offload(self._compare)
         except TransientError:
@@ -91,13 +97,19 @@ class Replayer:
             await self._offload(self._settling.unvouch, self._journal.process)
 
     def _replay_dead(self) -> int:
+        """A journal that was not written in full proves nothing (I4), and none waits for it."""
         count = 0
-        with self._journals.unreplayed() as dead:
+        now = self._clock.monotonic()
+        waiting = {name for name, at in self._later.items() if now < at}
+        with self._journals.unreplayed(but=waiting) as dead:
             for process in dead:
                 count += 1
-                if not self._bring(process, process.left):
+                try:
+                    whole = self._bring(process, process.left)
+                except TransientError:
                     break
-                self._settling.unvouch(process.name)
+                if whole:
+                    self._settling.unvouch(process.name)
         return count
 
     def _forget_old(self) -> None:
@@ -123,7 +135,7 @@ class Replayer:
             self._bring_everything()
         another = bool(silent) or self._known not in (None, lineage)
         beside = self._journals.living() if another else ()
-        gone = [one.name for one in ours[1:]]
+        gone = [one.name for one in ours[1:] if one.name not in self._later]
         self._wait_for(self._settling.vouch(lineage, gone=gone, beside=beside), lineage)
         self._known = lineage
         self._claims.lineage = lineage
@@ -145,32 +157,60 @@ class Replayer:
             self._settling.forget(others)
 
     def _bring_everything(self) -> None:
+        """Raises: TransientError, the store is away, or lacks still what could not be written."""
+        lacking: list[_Known] = []
         with self._journals.all_dead() as dead:
             for process in dead:
-                if not self._bring(process, process.history(self._above(process))):
-                    raise TransientError("store: away during a replay", code="store_away")
-                self._settling.restore_counter(process.name, process.counter)
+                known = _Known(process.name, process.counter)
+                if self._bring(process, process.history(self._above(process))):
+                    self._settling.restore_counter(known.name, known.counter)
+                else:
+                    lacking.append(known)
         own = self._own()
-        self._settle(self._journal.history(self._above(own)))
-        self._settling.restore_counter(own.name, own.counter)
+        if self._settle(self._journal.history(self._above(own))):
+            self._settling.restore_counter(own.name, own.counter)
+        else:
+            lacking.append(own)
+        self._wait_for_entries(lacking)
+
+    def _wait_for_entries(self, lacking: Sequence[_Known]) -> None:
+        """As for a node that never comes back: as long as a hold, and no longer."""
+        now = self._clock.monotonic()
+        if not lacking:
+            self._lacking_since = None
+            return
+        if self._lacking_since is None:
+            self._lacking_since = now
+        if now - self._lacking_since < HOLD.total_seconds():
+            self._compare_at = now + _AGAIN
+            raise TransientError("store: lacks what stands in journals", code="not_replayed")
+        _log.error("entries_never_written", processes=[one.name for one in lacking])
+        for one in lacking:
+            self._later.pop(one.name, None)
+            self._settling.restore_counter(one.name, one.counter)
+        self._lacking_since = None
 
     def _above(self, process: _Known | Dead) -> int:
         """From which group on the store may lack what it had."""
         return min(self._settling.counter(process.name), process.counter) - _MARGIN
 
     def _bring(self, process: Dead, entries: Sequence[Brought]) -> bool:
+        """Whether the store has all of them. Raises: TransientError, it is away."""
         for what in process.damaged:
             _log.error("journal_damaged", process=process.name, what=what)
-        try:
-            self._settle(entries)
-        except TransientError:
+        if not self._settle(entries):
+            self._later[process.name] = self._clock.monotonic() + _AGAIN
+            _log.error("journal_not_replayed", process=process.name, again_in_seconds=_AGAIN)
             return False
+        self._later.pop(process.name, None)
         process.replayed()
         _log.info("journal_replayed", process=process.name, entries=len(entries))
         return True
 
-    def _settle(self, entries: Sequence[Brought]) -> None:
-        """In the order they came, so that a successor finds its parent current."""
+    def _settle(self, entries: Sequence[Brought]) -> bool:
+        """In the order they came, so that a successor finds its parent current; whether all are
+        written."""
+        whole = True
         for start in range(0, len(entries), _GROUP):
             group = entries[start : start + _GROUP]
             try:
@@ -178,13 +218,15 @@ class Replayer:
             except TransientError:
                 raise
             except Exception:
-                self._settle_apart(group)
+                whole = self._settle_apart(group) and whole
+        return whole
 
-    def _settle_apart(self, group: Sequence[Brought]) -> None:
+    def _settle_apart(self, group: Sequence[Brought]) -> bool:
         """One that cannot be written must not keep the others from it."""
-        for brought in group:
-            if not self._settled_alone(brought):
-                self._settled_alone(brought.bare())
+        written = [
+            self._settled_alone(brought) or self._settled_alone(brought.bare()) for brought in group
+        ]
+        return all(written)
 
     def _settled_alone(self, brought: Brought) -> bool:
         try:

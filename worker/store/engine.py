@@ -18,6 +18,8 @@ from worker.domain.errors import PermanentError, TransientError
 
 SQLITE_BUSY_MS = 15_000
 IDLE = 1.0  # seconds a connection is trusted without being asked
+REFUSES = "store_refuses"
+_OPERATORS = frozenset({"25006", "42501", "42P01"})  # read-only, a privilege or a table is missing
 
 
 BINARY = {"as_binary": True}
@@ -120,8 +122,9 @@ def _log_ahead(cursor: sqlite3.Cursor) -> None:
 def writing(engine: Engine) -> Iterator[Connection]:
     """One short write transaction. SQLite takes its write lock at the start, not half-way.
 
-    Raises: TransientError when the database is away, busy or full; nothing is then written, or
-    the commit's fate is unknown and the caller reads back.
+    Raises: TransientError when the database is away, busy or full, or takes nothing from us until
+    its operator has mended it (REFUSES); nothing is then written, or the commit's fate is unknown
+    and the caller reads back.
     """
     with _named_errors(), engine.connect() as connection, connection.begin():
         if engine.dialect.name == "sqlite":
@@ -155,4 +158,6 @@ def _named_errors() -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise TransientError("store: connection lost", code="store_away") from error
+        if getattr(error.orig, "sqlstate", None) in _OPERATORS:  # nothing that we write is to blame
+            raise TransientError(f"store: {type(error.orig).__name__}", code=REFUSES) from error
         raise PermanentError(f"store: {type(error.orig).__name__}", code="store_error") from error

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 import structlog
 from sqlalchemy import Connection, Engine, delete, select
 
-from worker.domain.errors import PermanentError
-from worker.store.engine import reading
+from worker.domain.errors import TransientError, WorkerError
+from worker.store.engine import REFUSES, reading
 from worker.store.tables import CounterRow
 from worker.store.upsert import insert_into
 
@@ -48,7 +48,9 @@ def postgres_lineage(connection: Connection) -> str:
             with reading(engine) as probing:
                 probing.exec_driver_sql(f"SELECT {_TIMELINE}")
             _expressions[engine] = _TIMELINE
-        except PermanentError:
+        except WorkerError as error:
+            if isinstance(error, TransientError) and error.code != REFUSES:
+                raise
             _log.warning("store_hides_its_history")
             _expressions[engine] = _HIDDEN
     return _expressions[engine]
