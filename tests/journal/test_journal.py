@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -191,6 +192,72 @@ def test_kill_minus_nine_lets_go_of_the_lock(place):
     process.kill()
     process.wait()
     assert not journals.is_alive("p1")
+
+
+def test_a_process_that_starts_is_at_no_moment_taken_for_dead(place, monkeypatch):
+    """I1, I4: who finds a lock free has the proof that its process died, and says so for good."""
+    crash(opened(place, "old"))
+    seen, looks = [], 0
+
+    def look():
+        nonlocal looks
+        looks += 1
+        with NodeJournals(place, own="me").all_dead() as found:
+            seen.extend(dead.name for dead in found)
+
+    def looked_around(call):
+        def around(*args, **kwargs):
+            look()
+            result = call(*args, **kwargs)
+            look()
+            return result
+
+        return around
+
+    whole = os.open
+
+    def opening(path, *rest, **more):
+        file = whole(path, *rest, **more)
+        if "new." in str(path) and rest[0] & os.O_CREAT:
+            look()
+        return file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", opening)
+        patched.setattr(Path, "rename", looked_around(Path.rename))
+        opened(place, "new")
+    assert looks >= 4
+    assert set(seen) == {"old"}
+
+
+def test_a_process_that_lives_is_not_gone_whatever_its_mark_says(place):
+    journal = opened(place)
+    (place / "p1.done").touch(mode=0o600)
+    journals = NodeJournals(place, own="me")
+    assert journals.replayed_names() == frozenset()
+    assert NodeJournals(place, own="p1").replayed_names() == frozenset()
+    crash(journal)
+    assert journals.replayed_names() == {"p1"}
+
+
+def test_a_name_is_used_once(place):
+    crash(opened(place))
+    with pytest.raises(ConfigurationError, match="of that name"):
+        opened(place)
+    assert sorted(path.name for path in place.iterdir()) == ["p1.000001.log", "p1.lock"]
+
+
+def test_what_died_while_it_started_is_dropped_after_a_day(place):
+    crash(opened(place))
+    (place / "p2.starting").touch(mode=0o600)
+    now = [(place / "p2.starting").stat().st_mtime]
+    journals = NodeJournals(place, own="me", wall=lambda: now[0])
+    journals.drop_old()
+    assert (place / "p2.starting").exists()
+    assert journals.names() == {"p1"}
+    now[0] += KEEP_SECONDS + 1
+    journals.drop_old()
+    assert not (place / "p2.starting").exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

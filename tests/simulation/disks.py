@@ -78,7 +78,7 @@ class MemoryJournals:
         return frozenset(self._disk.entries) | self._disk.alive
 
     def replayed_names(self) -> frozenset[str]:
-        return frozenset(self._disk.done)
+        return frozenset(self._disk.done - self._disk.alive)
 
     def living(self) -> frozenset[str]:
         return frozenset(self._disk.alive - {self._own})

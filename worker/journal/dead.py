@@ -6,12 +6,12 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Container, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.domain.attempt import Brought
-from worker.journal.journal import KEEP_SECONDS
+from worker.journal.journal import KEEP_SECONDS, STARTING
 from worker.journal.reading import Content, read
 
 
@@ -47,6 +47,7 @@ class NodeJournals:
         self._directory = directory
         self._own = own
         self._wall = wall
+        self._gone: set[str] = set()  # replayed, and seen dead: so they are for ever
 
     @contextmanager
     def unreplayed(self, *, but: Container[str] = ()) -> Iterator[Iterator[DeadProcess]]:
@@ -65,13 +66,21 @@ class NodeJournals:
         """Remove the journals of processes that were replayed, and wrote nothing for a day."""
         for name in sorted(self.replayed_names()):
             self._drop_if_old(name)
+        for path in self._directory.glob(f"*{STARTING}"):
+            with suppress(FileNotFoundError):  # it has started
+                if self._wall() - path.stat().st_mtime > KEEP_SECONDS:
+                    path.unlink()
 
     def names(self) -> frozenset[str]:
         """Every process that has a journal here, dead or alive."""
         return frozenset(path.name.removesuffix(".lock") for path in self._directory.glob("*.lock"))
 
     def replayed_names(self) -> frozenset[str]:
-        return frozenset(path.name.removesuffix(".done") for path in self._directory.glob("*.done"))
+        """A mark beside a lock that somebody holds is not believed: that process lives."""
+        done = {path.name.removesuffix(".done") for path in self._directory.glob("*.done")}
+        new = done - self._gone - {self._own}
+        self._gone = (done & self._gone) | {name for name in new if not self.is_alive(name)}
+        return frozenset(self._gone)
 
     def living(self) -> frozenset[str]:
         """The other processes of this node that hold their locks."""

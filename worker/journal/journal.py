@@ -22,6 +22,7 @@ from worker.monitoring.metrics import JOURNAL_SYNC
 SEGMENT_BYTES = 64 << 20
 SEGMENT_SECONDS = 3600.0
 KEEP_SECONDS = 24 * 3600.0
+STARTING = ".starting"  # a process that does not hold its lock yet, or died before it did
 
 
 def node_of(data_directory: Path) -> str:
@@ -71,8 +72,7 @@ class Journal:
         self._writer: asyncio.Task[None] | None = None
         self._unmarked: dict[int, int] = {}  # entry → segment
         private_directory(directory)
-        self._lock = _open_private(directory / f"{process}.lock", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock = _locked(directory, process)
         self._segment = 0
         self._file = -1
         self._size = 0
@@ -204,6 +204,23 @@ def private_directory(directory: Path) -> None:
         raise ConfigurationError(f"{directory} belongs to somebody else")
     if found.st_mode & 0o077:
         raise ConfigurationError(f"{directory} may be read by others; chmod 700 {directory}")
+
+
+def _locked(directory: Path, process: str) -> int:
+    """The lock of a living process, held before there is anything that others could take: between
+    its creation and its locking they would have the proof that the process is dead.
+
+    Raises: ConfigurationError, there was a process of that name.
+    """
+    starting, path = directory / f"{process}{STARTING}", directory / f"{process}.lock"
+    lock = _open_private(starting, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if os.path.lexists(path):
+        starting.unlink()
+        os.close(lock)
+        raise ConfigurationError(f"{path}: there was a process of that name")
+    starting.rename(path)  # a lock is its open file's, whatever that is called
+    return lock
 
 
 def _open_private(path: Path, flags: int) -> int:
