@@ -341,7 +341,7 @@ async def test_files_are_readable_by_their_owner_alone(place):
 def test_a_directory_that_others_may_read_is_refused(place):
     place.mkdir()
     place.chmod(0o755)
-    with pytest.raises(ConfigurationError, match="chmod 700"):
+    with pytest.raises(ConfigurationError, match=f"chmod 700 {place} && chmod 600 {place}/"):
         opened(place)
 
 
@@ -367,7 +367,23 @@ async def test_a_journal_that_others_could_have_written_is_not_replayed(place):
     with NodeJournals(place, own="me").unreplayed() as found:
         (dead,) = list(found)
         assert dead.left == []
-        assert "not replayed" in dead.damaged[0]
+        assert dead.damaged == []
+        assert f"chmod 600 {place}/*" in dead.unread[0]
+
+
+async def test_a_journal_that_the_disk_does_not_give_back_is_not_an_empty_one(place, monkeypatch):
+    journal = opened(place)
+    await journal.append(brought())
+    crash(journal)
+
+    def refuse(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with NodeJournals(place, own="me").unreplayed() as found:
+        (dead,) = list(found)
+        assert dead.left == []
+        assert os.strerror(errno.EIO) in dead.unread[0]
 
 
 async def test_segments_are_kept_for_a_day_and_as_long_as_the_store_lacks_them(place):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import func, select
+from structlog.testing import capture_logs
 
 from tests.clock import FakeClock
 from tests.journal.test_journal import brought, crash, threads
@@ -109,6 +110,31 @@ async def test_what_was_not_replayed_is_kept_however_old(node):
         assert [len(dead.left) for dead in found] == [1]
     assert later.settling.counter("p1") == 1
     await later.ends()
+
+
+async def test_a_journal_that_may_not_be_read_is_no_proof_until_it_was_mended(node):
+    """C10, I4: a volume's `fsGroup` opens every file in it to a group."""
+    first = node.start("p1")
+    await first.renews_once(marked=False)
+    crash(first.journal)
+    second = node.start("p2")
+    await second.renews_once(marked=False)
+    crash(second.journal)
+    for path in node.place.glob("p1.*"):
+        path.chmod(0o660)
+    heir = node.start("p3")
+    with capture_logs() as told:
+        await heir.looks()
+        await heir.looks()
+    assert heir.journals.replayed_names() == {"p2"}
+    (line,) = (line for line in told if line["event"] == "journal_unread")
+    assert f"chmod 600 {node.place}/*" in line["what"]
+    for path in node.place.glob("p1.*"):
+        path.chmod(0o600)
+    node.clock.advance(60)
+    await heir.looks()
+    assert heir.journals.replayed_names() == {"p1", "p2"}
+    await heir.ends()
 
 
 async def test_a_count_is_kept_as_long_as_its_journal(node):

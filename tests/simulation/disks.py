@@ -37,6 +37,7 @@ class DeadOnDisk:
     disk: Disk
     name: str
     damaged: Sequence[str] = ()
+    unread: Sequence[str] = ()
 
     @property
     def left(self) -> list[Brought]:

@@ -23,6 +23,7 @@ class DeadProcess:
     left: list[Brought]  # not marked: the store may lack them; in the order they came
     counter: int  # the highest count of its groups that the store confirmed
     damaged: list[str]
+    unread: list[str]  # files that are to be mended and may hold more; nothing of them is `left`
     _content: Content
     _directory: Path
     _lock: int
@@ -144,6 +145,7 @@ def _read(directory: Path, name: str, lock: int) -> DeadProcess:
         left=found.left(),
         counter=found.counter,
         damaged=found.damaged,
+        unread=found.unread,
         _content=found,
         _directory=directory,
         _lock=lock,

@@ -15,7 +15,7 @@ from pathlib import Path
 from worker.domain.attempt import Brought
 from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.ports import Offload
-from worker.journal.reading import read
+from worker.journal.reading import ours_alone, read
 from worker.journal.records import HEAD, Mark, entry_of, framed
 from worker.monitoring.metrics import JOURNAL_SYNC
 
@@ -203,7 +203,7 @@ def private_directory(directory: Path) -> None:
     if found.st_uid != os.geteuid():
         raise ConfigurationError(f"{directory} belongs to somebody else")
     if found.st_mode & 0o077:
-        raise ConfigurationError(f"{directory} may be read by others; chmod 700 {directory}")
+        raise ConfigurationError(f"{directory} may be read by others; {ours_alone(directory)}")
 
 
 def _locked(directory: Path, process: str) -> int:

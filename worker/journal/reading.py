@@ -20,6 +20,7 @@ class Content:
     marked: dict[int, int] = field(default_factory=dict)  # entry → count of its group
     counter: int = 0  # the highest count of its groups that the store confirmed
     damaged: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # files, and how to mend them
 
     def left(self) -> list[Brought]:
         """Entries that the store may lack; oldest first."""
@@ -36,10 +37,15 @@ class Content:
 def read(directory: Path, process: str) -> Content:
     found = Content()
     for path in sorted(directory.glob(f"{process}.*.log")):
-        if problem := _not_ours(path):
-            found.damaged.append(f"{path.name}: {problem}")
-        else:
-            _read_segment(path, found)
+        try:
+            if problem := _not_ours(path):
+                found.unread.append(problem)
+            else:
+                _read_segment(path, found)
+        except FileNotFoundError:  # old, and dropped just now
+            continue
+        except OSError as error:
+            found.unread.append(f"{path}: {error.strerror}")
     return found
 
 
@@ -55,8 +61,18 @@ def _read_segment(path: Path, found: Content) -> None:
 
 
 def _not_ours(path: Path) -> str | None:
-    """Why the file is not replayed: somebody else could have written or read it."""
+    """Why the file is not read, which somebody else could have written, and what to do."""
     found = path.lstat()
-    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        return "a symlink, somebody else's, or readable by others: not replayed"
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a symlink; put the file itself there"
+    if found.st_uid != os.geteuid():
+        return f"{path} belongs to somebody else; chown {os.geteuid()} {path}"
+    if found.st_mode & 0o077:
+        return f"{path} may be read by others; {ours_alone(path.parent)}"
     return None
+
+
+def ours_alone(directory: Path) -> str:
+    """The command that makes it so: for the files too, as whoever opens a directory to a group
+    (a volume's `fsGroup`) opens them as well."""
+    return f"chmod 700 {directory} && chmod 600 {directory}/*"

@@ -136,7 +136,12 @@ class Dead(Protocol):
     def counter(self) -> int: ...
 
     @property
-    def damaged(self) -> Sequence[str]: ...
+    def damaged(self) -> Sequence[str]:
+        """What is lost of it, whatever anybody does."""
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """What could not be looked at, and how to mend that."""
 
     def replayed(self) -> None: ...
 

@@ -195,10 +195,12 @@ class Replayer:
         return min(self._settling.counter(process.name), process.counter) - _MARGIN
 
     def _bring(self, process: Dead, entries: Sequence[Brought]) -> bool:
-        """Whether the store has all of them. Raises: TransientError, it is away."""
+        """Whether the store has all that its journal holds. Raises: TransientError, it is away."""
         for what in process.damaged:
             _log.error("journal_damaged", process=process.name, what=what)
-        if not self._settle(entries):
+        for what in process.unread:
+            _log.error("journal_unread", process=process.name, what=what)
+        if not self._settle(entries) or process.unread:
             self._later[process.name] = self._clock.monotonic() + _AGAIN
             _log.error("journal_not_replayed", process=process.name, again_in_seconds=_AGAIN)
             return False
