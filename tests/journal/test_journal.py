@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -280,6 +281,29 @@ async def test_a_disk_that_refuses_is_told_and_tried_again(place, code):
     await journal.append(brought(3))
     crash(journal)
     assert [one.fence for one in left_by(place)][-1] == 3
+
+
+async def test_looks_whether_the_disk_takes_appends_wait_for_the_append_under_way(place):
+    """Side by side, one could sync the segment that the other has just opened, and not its own."""
+    inside, most = 0, 0
+
+    def sync(file):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.005)
+        os.fdatasync(file)
+        inside -= 1
+
+    journal = opened(place, sync=sync)
+    for n in range(5):
+        append = asyncio.create_task(journal.append(brought(n)))
+        await asyncio.sleep(0.001)
+        assert await asyncio.gather(*(journal.probe() for _ in range(3))) == [True] * 3
+        await append
+    assert most == 1
+    crash(journal)
+    assert [entry.fence for entry in left_by(place)] == [0, 1, 2, 3, 4]
 
 
 async def test_a_segment_that_cannot_be_opened_is_told_to_who_waits_and_tried_again(

@@ -49,6 +49,8 @@ def new_process_name() -> str:
 class Journal:
     """Appends in groups: whoever appends while a sync runs is in the next one.
 
+    One task writes and nobody beside it: of two, one could sync the segment that the other opened.
+
     Raises on opening: ConfigurationError where the directory is a symlink, or others may read it.
     """
 
@@ -67,7 +69,7 @@ class Journal:
         self._wall = wall
         self._sync = sync
         self._number = 0
-        self._waiting: list[tuple[int, bytes, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int | None, bytes, asyncio.Future[None]]] = []
         self._marks: list[bytes] = []
         self._writer: asyncio.Task[None] | None = None
         self._unmarked: dict[int, int] = {}  # entry → segment
@@ -86,11 +88,7 @@ class Journal:
         """
         self._number += 1
         number = self._number
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((number, framed(entry_of(brought, number)), done))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-        await done
+        await self._written(number, framed(entry_of(brought, number)))
         return number
 
     def mark(self, entries: Sequence[int], counter: int) -> None:
@@ -102,8 +100,8 @@ class Journal:
     async def probe(self) -> bool:
         """Whether the disk takes appends (again)."""
         try:
-            await self._offload(self._put, b"")
-        except (OSError, ConfigurationError):
+            await self._written(None, b"")
+        except TransientError:
             return False
         return True
 
@@ -119,6 +117,13 @@ class Journal:
         os.close(self._file)
         os.close(self._lock)
 
+    async def _written(self, number: int | None, record: bytes) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((number, record, done))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        await done
+
     async def _write(self) -> None:
         """Until nobody waits: one write and one sync for all who do."""
         while self._waiting:
@@ -132,7 +137,7 @@ class Journal:
                 failure = error
                 self._marks = marks + self._marks
             for number, _, done in group:
-                if failure is None:
+                if failure is None and number is not None:
                     self._unmarked[number] = self._segment
                 if not done.done():
                     _tell(done, failure)
