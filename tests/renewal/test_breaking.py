@@ -21,6 +21,7 @@ from tests.simulation.world import Fault, content_of, restore
 from worker.domain.exchange import Rotation
 from worker.renewal.pacing import Pace
 from worker.vault import AesVault
+from worker.vault.data_keys import GrantDataKeys
 
 GRANTS = 3
 
@@ -75,7 +76,8 @@ STEPS = {
     "the provider": (lambda e: e._resolver, "provider", False),
     "the rules": (lambda e: e._resolver, "rules", False),
     "the request": (lambda e: e._resolver._catalogue.entries["test-idp"], "request", False),
-    "opening": (lambda _: AesVault, "open", False),
+    "unwrapping": (lambda _: AesVault, "data_keys", False),
+    "opening": (lambda _: GrantDataKeys, "open", False),
     "pinning": (lambda e: e._exchanger, "_pinned", False),
     "making ready": (lambda e: e._exchanger, "make_ready", False),
     "the lane": (lambda e: e._lanes, "lane", False),
@@ -86,7 +88,7 @@ STEPS = {
     "connecting": (lambda e: e._exchanger._endpoint, "exchange", False),
     "reading": (lambda e: e._resolver._catalogue.entries["test-idp"], "read", False),
     "salvaging": (lambda e: e._exchanger._salvager, "brought", False),
-    "sealing": (lambda _: AesVault, "seal", False),
+    "sealing": (lambda _: GrantDataKeys, "seal", False),
     "fingerprints": (lambda _: AesVault, "fingerprint", False),
     "journaling": (lambda e: e._journal, "append", False),
     "journaled": (lambda e: e._journal, "append", True),

@@ -182,6 +182,30 @@ def test_a_rewrap_moves_the_data_key_to_the_new_primary_and_keeps_the_tokens() -
     assert without_old.open(one.bytes, **{**one.place, "key": moved}) == TOKEN
 
 
+def test_data_keys_seal_and_open_as_their_vault_whatever_becomes_of_the_keyring(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "keyring.json"
+    ring = Keyring.create(path)
+    running, grant = AesVault.from_source(path), GrantId(uuid4())
+    access, refresh = running.new_keys("acme", grant)
+    whose: dict[str, Any] = {"tenant": "acme", "grant": grant}
+    held = running.data_keys(**whose, access_key=access, refresh_key=refresh)
+    print_ = running.fingerprint(TOKEN)
+    KeyringSource(str(path)).edit(lambda ring: ring.limited_to(["config"]))
+    running.primaries()  # takes the file up
+    with pytest.raises((KeyringError, ConfigurationError)):
+        running.data_keys(**whose, access_key=access, refresh_key=refresh)
+    for kind, key in (("rt", refresh), ("at", access)):
+        place: dict[str, Any] = {**whose, "generation": 8, "kind": kind, "key": key}
+        closed = held.seal(TOKEN, generation=8, kind=kind)
+        assert AesVault(ring).open(closed, **place) == TOKEN
+        assert held.open(AesVault(ring).seal(TOKEN, **place), generation=8, kind=kind) == TOKEN
+        with pytest.raises(TamperError):
+            held.open(closed, generation=9, kind=kind)
+    assert running.fingerprint(TOKEN) == print_
+
+
 class TestConfig:
     def test_it_opens_for_its_scope_alone(self) -> None:
         closed = VAULT.seal_config(TOKEN, tenant="acme", scope="connection:acme:google")

@@ -53,6 +53,16 @@ class Offload(Protocol):
     ) -> Awaitable[T]: ...
 
 
+class DataKeys(Protocol):
+    """One grant's two data keys, unwrapped: they seal and open as the `Vault` that gave them would,
+    whatever becomes of its keyring meanwhile. Held in memory, and only while they are needed.
+    """
+
+    def seal(self, secret: Secret, *, generation: int, kind: str) -> bytes: ...
+
+    def open(self, sealed: bytes, *, generation: int, kind: str) -> Secret: ...
+
+
 class Vault(Protocol):
     """Seals and opens; every ciphertext is bound to tenant, grant, generation, kind, key (I16).
 
@@ -77,6 +87,11 @@ class Vault(Protocol):
     def open(
         self, sealed: bytes, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
     ) -> Secret: ...
+
+    def data_keys(
+        self, *, tenant: str, grant: GrantId, access_key: bytes, refresh_key: bytes
+    ) -> DataKeys:
+        """For what must be sealed later without fail: a successor that is asked for now."""
 
     def seal_config(self, secret: Secret, *, tenant: str, scope: str) -> bytes:
         """For what belongs to no grant (client secrets, our Management API token)."""

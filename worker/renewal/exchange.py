@@ -124,7 +124,8 @@ class Exchanger:
             return self._endings.postponed(claim, "unproven", until)
         if (held_back := self._held_back(claim, provider, now)) is not None:
             return held_back
-        subject = self._salvager.subject(claim, provider.spends)
+        prepared.keys = self._salvager.keys(claim)
+        subject = self._salvager.subject(prepared, provider.spends)
         if subject is None:
             missing = "no_refresh_token" if provider.spends == "rt" else "no_access_token"
             return self._endings.unrenewable(claim, missing)

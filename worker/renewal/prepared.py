@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker.domain.exchange import ConnectionConfig, WireRequest
 from worker.domain.grant import Claim
-from worker.domain.ports import Provider
+from worker.domain.ports import DataKeys, Provider
 from worker.domain.rotation import Rules
 
 
@@ -22,6 +22,8 @@ class Prepared:
     deadline: float  # monotonic end of the lease
     earlier_gone: bool = False  # proof that an earlier attempt holds nothing
     wire: WireRequest | None = None
+    # what the answer will be sealed with; the keyring may change while it is awaited (I3, I23)
+    keys: DataKeys | None = field(default=None, repr=False)
     sent: int = 0
     last_code: str = ""  # of the last send that ended without an answer one could believe
 
@@ -29,6 +31,11 @@ class Prepared:
     def request(self) -> WireRequest:
         assert self.wire is not None
         return self.wire
+
+    @property
+    def data_keys(self) -> DataKeys:
+        assert self.keys is not None
+        return self.keys
 
     @property
     def send_before(self) -> float:

@@ -7,7 +7,7 @@ from datetime import datetime
 from worker.domain.attempt import OTHER_ACCOUNT, Brought
 from worker.domain.exchange import Answered, Reading, Rotation
 from worker.domain.grant import Claim, ExpiryKind, Fingerprint, TokenSet, is_account_of
-from worker.domain.ports import Notice, Vault
+from worker.domain.ports import DataKeys, Notice, Vault
 from worker.domain.schedule import earliest, renewal_time, spread_of, told_end
 from worker.domain.secret import Secret
 from worker.renewal.endings import notice_of
@@ -15,25 +15,27 @@ from worker.renewal.prepared import Prepared
 
 
 class Salvager:
-    """Seals under the generation that the claim has reserved."""
+    """Seals under the generation that the claim has reserved, by the keys of its attempt."""
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
-    def subject(self, claim: Claim, kind: str) -> Secret | None:
+    def keys(self, claim: Claim) -> DataKeys:
+        """What the answer may need, before anything is sent. Raises: KeyringError, TamperError."""
+        return self._vault.data_keys(
+            tenant=claim.key.tenant,
+            grant=claim.grant,
+            access_key=claim.tokens.access_key,
+            refresh_key=claim.tokens.refresh_key,
+        )
+
+    def subject(self, prepared: Prepared, kind: str) -> Secret | None:
         """The current refresh ("rt") or access ("at") token. Raises: TamperError."""
-        tokens = claim.tokens
+        tokens = prepared.claim.tokens
         sealed = tokens.refresh_token if kind == "rt" else tokens.access_token
         if sealed is None:
             return None
-        return self._vault.open(
-            sealed,
-            tenant=claim.key.tenant,
-            grant=claim.grant,
-            generation=tokens.generation,
-            kind=kind,
-            key=tokens.refresh_key if kind == "rt" else tokens.access_key,
-        )
+        return prepared.data_keys.open(sealed, generation=tokens.generation, kind=kind)
 
     def brought(
         self, prepared: Prepared, answer: Answered, reading: Reading, *, asked_at: datetime
@@ -41,13 +43,13 @@ class Salvager:
         """Whatever tokens there are; None where there is nothing that could be lost."""
         if reading.tokens is not None:
             if not is_account_of(prepared.claim.key, reading.account):
-                return self._others(prepared.claim, reading.tokens)
+                return self._others(prepared, reading.tokens)
             return self._renewed(prepared, reading.tokens)
         salvaged = prepared.provider.salvage(answer)
         if salvaged.refresh_token is None:
             return None
         found = self._sealed(
-            prepared.claim,
+            prepared,
             salvaged.access_token,
             salvaged.refresh_token,
             issued_at=asked_at,
@@ -57,10 +59,10 @@ class Salvager:
         )
         return found if found.rotated else None
 
-    def _others(self, claim: Claim, tokens: TokenSet) -> Brought | None:
+    def _others(self, prepared: Prepared, tokens: TokenSet) -> Brought | None:
         """Somebody else's: kept until they are revoked, never served and never sent."""
         found = self._sealed(
-            claim,
+            prepared,
             None,
             tokens.refresh_token,
             issued_at=tokens.issued_at,
@@ -78,7 +80,7 @@ class Salvager:
             logged_in_at=claim.logged_in_at, told=tokens.refresh_expires_at, lifetimes=lifetimes
         )
         return self._sealed(
-            claim,
+            prepared,
             tokens.access_token,
             tokens.refresh_token,
             issued_at=tokens.issued_at,
@@ -106,7 +108,7 @@ class Salvager:
 
     def _sealed(
         self,
-        claim: Claim,
+        prepared: Prepared,
         at: Secret | None,
         rt: Secret | None,
         *,
@@ -126,7 +128,8 @@ class Salvager:
     ) -> Brought:
         """A refresh token that did not come is the one that was spent: sealed anew, because a
         ciphertext opens for its own generation only (I16)."""
-        rt = rt or self.subject(claim, "rt")
+        claim = prepared.claim
+        rt = rt or self.subject(prepared, "rt")
         return Brought(
             grant=claim.grant,
             tenant=claim.key.tenant,
@@ -138,8 +141,8 @@ class Salvager:
             parent_fp=claim.parent_fp,
             family=claim.family,
             generation=claim.next_generation,
-            access_token=self._seal(claim, at, "at"),
-            refresh_token=self._seal(claim, rt, "rt"),
+            access_token=self._seal(prepared, at, "at"),
+            refresh_token=self._seal(prepared, rt, "rt"),
             at_fp=self._fp(at),
             rt_fp=self._fp(rt),
             token_type=token_type,
@@ -169,17 +172,11 @@ class Salvager:
             return False
         return self._fp(tokens.refresh_token) == claim.parent_fp
 
-    def _seal(self, claim: Claim, secret: Secret | None, kind: str) -> bytes | None:
+    def _seal(self, prepared: Prepared, secret: Secret | None, kind: str) -> bytes | None:
         if secret is None:
             return None
-        return self._vault.seal(
-            secret,
-            tenant=claim.key.tenant,
-            grant=claim.grant,
-            generation=claim.next_generation,
-            kind=kind,
-            key=claim.tokens.access_key if kind == "at" else claim.tokens.refresh_key,
-        )
+        generation = prepared.claim.next_generation
+        return prepared.data_keys.seal(secret, generation=generation, kind=kind)
 
     def _fp(self, secret: Secret | None) -> Fingerprint | None:
         return None if secret is None else self._vault.fingerprint(secret)

@@ -37,10 +37,11 @@ from worker.domain.errors import (
 )
 from worker.domain.grant import Fingerprint, GrantId
 from worker.domain.secret import Secret
+from worker.vault.data_keys import DataKey, GrantDataKeys
 from worker.vault.keyring import KEY_BYTES, Key, Keyring, KeyState, Purpose
 from worker.vault.source import KeyringSource
 
-_TOKEN, _WRAPPED, _CONFIG = b"\x01", b"\x02", b"\x03"
+_WRAPPED, _CONFIG = b"\x02", b"\x03"
 _ID, _NONCE, _SALT, _TAG = 4, 12, 16, 16
 _WRAPPED_BYTES = 1 + _ID + _ID + _NONCE + KEY_BYTES + _TAG
 _CACHED_KEYS = 1024  # two for each grant being worked on; a cipher made ready holds 2.3 kB
@@ -60,7 +61,7 @@ class AesVault:
         self._lock = Lock()
         self._looked_at = time.monotonic()
         self._unwrapped = lru_cache(_CACHED_KEYS)(self._unwrap)
-        self._keyed: hmac.HMAC | None = None  # under the fingerprint key
+        self._keyed: hmac.HMAC | None = None  # under the fingerprint key, which never changes
         self._replaced = False
         self._take(keyring)
 
@@ -88,26 +89,24 @@ class AesVault:
     def seal(
         self, secret: Secret, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
     ) -> bytes:
-        data_id, cipher = self._data_key(key, tenant, grant, kind)
-        nonce = os.urandom(_NONCE)
-        bound = _bound_token(data_id, tenant, grant, generation, kind)
-        return b"".join((_TOKEN, data_id, nonce, cipher.encrypt(nonce, secret.reveal(), bound)))
+        data_key = self._unwrapped(key, tenant, grant, kind)
+        return data_key.seal(secret, tenant=tenant, grant=grant, generation=generation, kind=kind)
 
     def open(
         self, sealed: bytes, *, tenant: str, grant: GrantId, generation: int, kind: str, key: bytes
     ) -> Secret:
-        data_id, cipher = self._data_key(key, tenant, grant, kind)
-        bound = _bound_token(data_id, tenant, grant, generation, kind)
-        nonce, body = sealed[1 + _ID : 1 + _ID + _NONCE], sealed[1 + _ID + _NONCE :]
-        if sealed[: 1 + _ID] != _TOKEN + data_id or len(body) <= _TAG:
-            raise TamperError(f"grant {grant}: sealed under another data key", code="not_ours")
-        try:
-            return Secret(cipher.decrypt(nonce, body, bound))
-        except InvalidTag:
-            raise TamperError(
-                f"grant {grant}: its {kind} of generation {generation} does not open",
-                code="does_not_open",
-            ) from None
+        data_key = self._unwrapped(key, tenant, grant, kind)
+        return data_key.open(sealed, tenant=tenant, grant=grant, generation=generation, kind=kind)
+
+    def data_keys(
+        self, *, tenant: str, grant: GrantId, access_key: bytes, refresh_key: bytes
+    ) -> GrantDataKeys:
+        return GrantDataKeys(
+            tenant=tenant,
+            grant=grant,
+            access=self._unwrapped(access_key, tenant, grant, "at"),
+            refresh=self._unwrapped(refresh_key, tenant, grant, "rt"),
+        )
 
     def seal_config(self, secret: Secret, *, tenant: str, scope: str) -> bytes:
         self._look()
@@ -129,10 +128,7 @@ class AesVault:
             raise TamperError(f"{scope}: does not open", code="does_not_open") from None
 
     def fingerprint(self, token: Secret) -> Fingerprint:
-        keyed = self._keyed
-        if keyed is None:
-            key = self._keyring.primary(Purpose.FINGERPRINT).material.reveal()
-            keyed = self._keyed = hmac.new(key, digestmod="sha256")
+        keyed = self._keyed or _fingerprinting(self._keyring)
         mac = keyed.copy()  # to key a new one takes longer than a token
         mac.update(token.reveal())
         return Fingerprint(mac.digest()[:16])
@@ -177,17 +173,10 @@ class AesVault:
         """As last read."""
         return self._keyring
 
-    def _data_key(
-        self, wrapped: bytes, tenant: str, grant: GrantId, kind: str
-    ) -> tuple[bytes, AESGCM]:
-        return self._unwrapped(wrapped, tenant, grant, kind)
-
-    def _unwrap(
-        self, wrapped: bytes, tenant: str, grant: GrantId, kind: str
-    ) -> tuple[bytes, AESGCM]:
+    def _unwrap(self, wrapped: bytes, tenant: str, grant: GrantId, kind: str) -> DataKey:
         purpose = Purpose.REFRESH if kind == "rt" else Purpose.ACCESS
         data_id, material = self._unwrap_bytes(wrapped, tenant, grant, purpose)
-        return data_id, AESGCM(material)
+        return DataKey(data_id, AESGCM(material))
 
     def _unwrap_bytes(
         self, wrapped: bytes, tenant: str, grant: GrantId, purpose: Purpose
@@ -296,7 +285,8 @@ class AesVault:
             _self_test(key)
         self._keyring = keyring
         self._ciphers: dict[tuple[bytes, Purpose], AESGCM] = {}
-        self._keyed = None
+        if keyring.of(Purpose.FINGERPRINT):  # else as before: an answer may be on its way here
+            self._keyed = _fingerprinting(keyring)
         self._unwrapped.cache_clear()
 
 
@@ -333,17 +323,8 @@ def _bound(head: bytes, *parts: str) -> bytes:
     return head
 
 
-def _bound_token(data_id: bytes, tenant: str, grant: GrantId, generation: int, kind: str) -> bytes:
-    name, sort = tenant.encode(), kind.encode()
-    return b"%b%b%b%b%c%b%b" % (
-        _TOKEN,
-        data_id,
-        grant.bytes,
-        generation.to_bytes(8, "big"),
-        len(sort),
-        sort,
-        name,  # last, so it needs no length
-    )
+def _fingerprinting(keyring: Keyring) -> hmac.HMAC:
+    return hmac.new(keyring.primary(Purpose.FINGERPRINT).material.reveal(), digestmod="sha256")
 
 
 def _config_cipher(key: Key, salt: bytes) -> AESGCM:

@@ -17,6 +17,7 @@ from worker.domain.errors import ConfigurationError, KeyringError, WorkerError
 from worker.domain.grant import Fingerprint, GrantId
 from worker.domain.secret import Secret
 from worker.vault.aes import AesVault
+from worker.vault.data_keys import GrantDataKeys
 from worker.vault.keyring import Keyring, Purpose
 
 # What a tenant's keyring holds. Not the fingerprint key: two tenants may have one OAuth client, and
@@ -111,6 +112,13 @@ class TenantVaults:
     ) -> Secret:
         return self.of(tenant).open(
             sealed, tenant=tenant, grant=grant, generation=generation, kind=kind, key=key
+        )
+
+    def data_keys(
+        self, *, tenant: str, grant: GrantId, access_key: bytes, refresh_key: bytes
+    ) -> GrantDataKeys:
+        return self.of(tenant).data_keys(
+            tenant=tenant, grant=grant, access_key=access_key, refresh_key=refresh_key
         )
 
     def seal_config(self, secret: Secret, *, tenant: str, scope: str) -> bytes:
