@@ -22,7 +22,7 @@ from worker.store import outbox
 from worker.store.audit import AuditLog
 from worker.store.connections import ConnectionRepository
 from worker.store.engine import reading, writing
-from worker.store.tables import GrantRow, OutboxRow
+from worker.store.tables import ConnectionRow, GrantRow, OutboxRow
 from worker.store.tombstones import TombstoneRepository
 
 
@@ -158,6 +158,38 @@ def test_the_first_host_is_pinned_and_another_one_stops_the_connection(world):
         assert len(w.network.sent) == 1
         assert "evil.example" in w.config().stopped
         assert notices(w) == ["connection_stopped"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_pin_is_not_moved_by_who_read_the_connection_before_it_was_set(world, mended):
+    """I13: for five seconds a process goes by what it has read. Where the connection says something
+    else by now that was all; else two processes see two hosts, and somebody has to look."""
+
+    async def story():
+        w = world(Rotation.N)
+        first, second = w.start(), w.start()
+        w.plant("later", not_before=w.now() + timedelta(hours=1))  # read, and nothing is sent
+        await first.drain(budget=1)
+        assert w.config().approved_host is None
+        w.plant("r0")
+        await second.drain(budget=1)
+        if mended:
+            with writing(w.store) as db:
+                db.execute(update(ConnectionRow).values(options={"token_endpoint": "another"}))
+        w.entry.host = "evil.example"
+        grant = w.plant("r1")
+        await first.drain(budget=1)
+        assert [token for _, token in w.network.sent] == ["r0"]
+        assert w.config().approved_host == "test-idp.example"
+        assert row_of(w.store, grant).last_error == "host_changed"
+        assert bool(w.config().stopped) is not mended
+        assert notices(w) == ([] if mended else ["connection_stopped"])
+        w.entry.host = "test-idp.example"
+        await asyncio.sleep(800)
+        await first.drain(budget=1)
+        assert (row_of(w.store, grant).generation > 0) is mended
 
     run(story())
 

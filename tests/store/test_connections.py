@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -203,6 +204,20 @@ def test_an_approved_host_outlives_a_reading(connections: ConnectionRepository) 
     approved = connections.get("acme", "google-oauth2")
     assert approved
     assert approved.approved_host == "oauth2.googleapis.com"
+
+
+def test_a_host_is_pinned_once_and_all_hear_which(connections: ConnectionRepository) -> None:
+    """I13: by one of those who come first, and moved by none who comes later."""
+
+    def pin(number: int) -> str | None:
+        return connections.approve_host("acme", "google-oauth2", f"host-{number}.example")
+
+    with ThreadPoolExecutor(4) as pool:
+        (pinned,) = set(pool.map(pin, range(4)))
+    assert pinned
+    assert (found := connections.get("acme", "google-oauth2"))
+    assert pin(9) == found.approved_host == pinned
+    assert connections.approve_host("acme", "unheard-of", "host.example") is None
 
 
 def test_a_brake_holds_until_its_end_or_its_release(connections: ConnectionRepository) -> None:

@@ -272,7 +272,9 @@ class Connections(Protocol):
 
     def reopen(self, tenant: str, name: str) -> None: ...
 
-    def approve_host(self, tenant: str, name: str, host: str) -> None: ...
+    def approve_host(self, tenant: str, name: str, host: str) -> str | None:
+        """Pin `host` where none is pinned yet (I13), in one step. Returns the one that is pinned
+        now, whoever pinned it; None: there is no such connection."""
 
 
 class Pull(Protocol):

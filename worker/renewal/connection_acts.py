@@ -44,11 +44,15 @@ class ConnectionActs:
         _log.warning("connection_stopped", tenant=key.tenant, connection=key.connection, why=why)
         return True
 
-    async def approve_host(self, prepared: Prepared, host: str) -> None:
-        """Pin the host at first use. Raises: TransientError; then nothing is sent."""
+    async def approve_host(self, prepared: Prepared, host: str) -> str | None:
+        """Pin the host at first use; the one that is pinned, which may be another's first use.
+        Raises: TransientError; then nothing is sent."""
         key = prepared.claim.key
-        await self._offload(self._connections.approve_host, key.tenant, key.connection, host)
+        pinned = await self._offload(
+            self._connections.approve_host, key.tenant, key.connection, host
+        )
         self._resolver.forget(key.tenant, key.connection)
+        return pinned
 
 
 def _mended(asked: ConnectionConfig, known: ConnectionConfig) -> bool:

@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 Extend = Callable[[Prepared], Awaitable[bool]]
 StopConnection = Callable[[Prepared, str], Awaitable[bool]]
-ApproveHost = Callable[[Prepared, str], Awaitable[None]]
+ApproveHost = Callable[[Prepared, str], Awaitable[str | None]]
 SharePause = Callable[[str, float, str], None]
 
 
@@ -165,9 +165,11 @@ class Exchanger:
     async def _pinned(self, prepared: Prepared, request: WireRequest) -> WireRequest | Postponed:
         """I13: tokens go to the host that was approved for the connection, and to no other."""
         approved = prepared.connection.approved_host
+        if approved is None:  # when it was read; others may have come first since
+            approved = await self._approve_host(prepared, request.host)
         if approved is None:
-            await self._approve_host(prepared, request.host)
-        elif approved != request.host:
+            return self._endings.awhile(prepared.claim, "no_connection")
+        if approved != request.host:
             why = f"its token host changed from {approved} to {request.host}"
             return await self._blame_connection(prepared, "host_changed", why)
         return request

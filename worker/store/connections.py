@@ -117,9 +117,17 @@ class ConnectionRepository:
         with writing(self._engine) as connection:
             reopening.reopen(connection, tenant, name, now or datetime.now(UTC))
 
-    def approve_host(self, tenant: str, name: str, host: str) -> None:
-        """From now on refresh tokens of this connection go to `host` and nowhere else (I13)."""
-        self._update(tenant, name, approved_host=host)
+    def approve_host(self, tenant: str, name: str, host: str) -> str | None:
+        """From now on refresh tokens of this connection go to `host` and nowhere else (I13), unless
+        they were to go elsewhere already: only an operator moves a pin.
+
+        Returns the host that is pinned now; None: there is no such connection.
+        """
+        this = (_table.c.tenant == tenant, _table.c.name == name)
+        first = update(ConnectionRow).where(*this, _table.c.approved_host.is_(None))
+        with writing(self._engine) as connection:
+            connection.execute(first.values(approved_host=host))
+            return connection.execute(select(_table.c.approved_host).where(*this)).scalar()
 
     def mark_deleted(self, tenant: str, name: str, now: datetime) -> None:
         """The tenant has it no more; `put` brings it back."""
