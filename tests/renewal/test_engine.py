@@ -472,6 +472,33 @@ def test_an_answer_to_the_old_secret_does_not_stop_a_mended_connection(world):
     run(story())
 
 
+def test_nor_if_the_right_secret_is_read_in_the_moment_before_the_stop(world):
+    """I9: nothing would ever open it again, for a reading that brings the same mends nothing."""
+
+    async def story():
+        w = world()
+        grant = w.plant()
+        wrong = Fault(answer=answer(401, {"error": "invalid_client"}))
+        w.network.faults = lambda _: Fault() if w.config().client_secret else wrong
+
+        def about_to_stop(_process, step):
+            if step == "stop":
+                mended = replace(w.config(), client_secret=Secret("the right one"))
+                ConnectionRepository(w.store, w.vault).put(mended, options_seen=True)
+
+        w.at_step = about_to_stop
+        process = w.start()
+        await process.drain(budget=5)
+        assert w.config().stopped is None
+        assert w.config().client_secret == Secret("the right one")
+        assert notices(w) == []
+        await asyncio.sleep(800)
+        await process.drain(budget=5)
+        assert row_of(w.store, grant).generation > 0
+
+    run(story())
+
+
 def test_sweeping_renews_what_nobody_was_told_of(world):
     """C17: with the broker gone renewal goes on."""
 

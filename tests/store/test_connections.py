@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -134,8 +134,8 @@ def test_a_reading_with_options_replaces_them(connections: ConnectionRepository)
 
 
 def test_a_stop_outlives_a_reading_until_it_is_reopened(connections: ConnectionRepository) -> None:
-    connections.stop("acme", "google-oauth2", reason="invalid_client", now=T0)
-    connections.stop("acme", "google-oauth2", reason="a later one", now=T0)
+    connections.stop("acme", "google-oauth2", asked=GOOGLE, reason="invalid_client", now=T0)
+    connections.stop("acme", "google-oauth2", asked=GOOGLE, reason="a later one", now=T0)
     connections.put(GOOGLE, options_seen=True)
     stopped = connections.get("acme", "google-oauth2")
     assert stopped
@@ -144,20 +144,63 @@ def test_a_stop_outlives_a_reading_until_it_is_reopened(connections: ConnectionR
     assert connections.get("acme", "google-oauth2") == GOOGLE
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"client_secret": Secret("a-new-one")},
-        {"client_id": "client-2"},
-        {"options": {"token_endpoint": "https://login.example/token"}},
-        {"headers": {}},
-    ],
-    ids=lambda change: next(iter(change)),
-)
+CHANGES = [
+    {"client_secret": Secret("a-new-one")},
+    {"client_id": "client-2"},
+    {"options": {"token_endpoint": "https://login.example/token"}},
+    {"headers": {}},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_an_answer_to_what_was_asked_before_a_change_stops_nothing(
+    connections: ConnectionRepository, change: dict[str, Any]
+) -> None:
+    connections.put(replace(GOOGLE, **change), options_seen=True)
+    told: dict[str, Any] = {"reason": "invalid_client", "now": T0}
+    assert not connections.stop("acme", "google-oauth2", asked=GOOGLE, **told)
+    assert (found := connections.get("acme", "google-oauth2"))
+    assert found.stopped is None
+    assert connections.stop("acme", "google-oauth2", asked=found, **told)
+    assert not connections.stop("acme", "google-oauth2", asked=found, **told), "it was open no more"
+
+
+def test_nor_does_a_host_that_was_another_before_it_was_approved(
+    connections: ConnectionRepository,
+) -> None:
+    connections.approve_host("acme", "google-oauth2", "today.example")
+    before = replace(GOOGLE, approved_host="yesterday.example")
+    told: dict[str, Any] = {"reason": "its token host changed", "now": T0}
+    assert not connections.stop("acme", "google-oauth2", asked=before, **told)
+    assert connections.stop("acme", "google-oauth2", asked=GOOGLE, **told), "read before any was"
+
+
+def test_a_stop_and_a_new_secret_at_once_leave_the_connection_open(
+    connections: ConnectionRepository, vault: AesVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever comes first: a stop that the reading had not seen yet would stay for ever."""
+    seal, stops = vault.seal_config, list[Future[bool]]()
+
+    def meanwhile(*args: Any, **kwargs: Any) -> bytes:
+        """The reading has looked at the row, and is about to write it."""
+        told: dict[str, Any] = {"asked": GOOGLE, "reason": "invalid_client", "now": T0}
+        stops.append(pool.submit(connections.stop, "acme", "google-oauth2", **told))
+        wait(stops, timeout=0.3)
+        return seal(*args, **kwargs)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(vault, "seal_config", meanwhile)
+        connections.put(replace(GOOGLE, client_secret=Secret("right")), options_seen=True)
+        assert [stop.result() for stop in stops] == [False]
+    assert (found := connections.get("acme", "google-oauth2"))
+    assert found.stopped is None
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
 def test_a_reading_that_brings_something_new_reopens_a_stopped_connection(
     connections: ConnectionRepository, change: dict[str, Any]
 ) -> None:
-    connections.stop("acme", "google-oauth2", reason="invalid_client", now=T0)
+    connections.stop("acme", "google-oauth2", asked=GOOGLE, reason="invalid_client", now=T0)
     connections.put(replace(GOOGLE, fetched_at=T0 + timedelta(hours=1)), options_seen=True)
     assert (found := connections.get("acme", "google-oauth2"))
     assert found.stopped == "invalid_client", "the same again mends nothing"
@@ -188,7 +231,7 @@ def test_grants_that_waited_for_a_connection_fall_due_when_it_is_mended(
         "not before": planted(9, "connection_stopped", not_before=now + timedelta(minutes=8)),
     }
     before = {name: row_of(engine, grant).due_at for name, grant in left.items()}
-    connections.stop("acme", "google-oauth2", reason="invalid_client", now=now)
+    connections.stop("acme", "google-oauth2", asked=GOOGLE, reason="invalid_client", now=now)
     connections.reopen("acme", "google-oauth2")
     dues = [row_of(engine, grant).due_at for grant in [*waiting, blamed]]
     soonest, latest = now + timedelta(seconds=5), now + timedelta(seconds=25)

@@ -148,3 +148,8 @@ class ConnectionConfig:
     enabled: bool = True
     learned: Learned = NOTHING  # from what its provider answered
     client_lost: bool = False  # remembered; Auth0 has it no more, and logins bring another's tokens
+
+    def asks_as(self, other: ConnectionConfig) -> bool:
+        """Whether it is the same client with the same secret, in all that a request is made of."""
+        mine = (self.client_id, self.client_secret, self.options, self.headers)
+        return mine == (other.client_id, other.client_secret, other.options, other.headers)

@@ -267,8 +267,14 @@ class Connections(Protocol):
 
     def get(self, tenant: str, name: str) -> ConnectionConfig | None: ...
 
-    def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
-        """Take the connection out of renewal until somebody mends it; its grants stay (I9)."""
+    def stop(
+        self, tenant: str, name: str, *, asked: ConnectionConfig, reason: str, now: datetime
+    ) -> bool:
+        """Take the connection out of renewal until somebody mends it; its grants stay (I9).
+
+        Compared and stopped in one step: what is known of it is still what was `asked` with, or
+        the answer says nothing of today. True: it was open until now.
+        """
 
     def reopen(self, tenant: str, name: str) -> None: ...
 

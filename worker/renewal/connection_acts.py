@@ -5,7 +5,6 @@ from __future__ import annotations
 import structlog
 
 from worker.domain.errors import TransientError
-from worker.domain.exchange import ConnectionConfig
 from worker.domain.ports import Clock, Connections, Offload
 from worker.renewal.prepared import Prepared
 from worker.renewal.resolving import Resolver
@@ -25,24 +24,26 @@ class ConnectionActs:
         self._offload = offload
 
     async def stop(self, prepared: Prepared, why: str) -> bool:
-        """True: it was open until now."""
+        """True: it was open until now. False also where it was mended after the attempt began."""
         key = prepared.claim.key
-        self._resolver.forget(key.tenant, key.connection)
         try:
-            known = await self._offload(self._connections.get, key.tenant, key.connection)
-            if known is None or known.stopped is not None or _mended(prepared.connection, known):
-                return False
-            await self._offload(
+            stopped = await self._offload(
                 self._connections.stop,
                 key.tenant,
                 key.connection,
+                asked=prepared.connection,
                 reason=why,
                 now=self._clock.now(),
             )
         except TransientError:
             return False
-        _log.warning("connection_stopped", tenant=key.tenant, connection=key.connection, why=why)
-        return True
+        finally:  # whether stopped or mended, it is not as it was read
+            self._resolver.forget(key.tenant, key.connection)
+        if stopped:
+            _log.warning(
+                "connection_stopped", tenant=key.tenant, connection=key.connection, why=why
+            )
+        return stopped
 
     async def approve_host(self, prepared: Prepared, host: str) -> str | None:
         """Pin the host at first use; the one that is pinned, which may be another's first use.
@@ -53,9 +54,3 @@ class ConnectionActs:
         )
         self._resolver.forget(key.tenant, key.connection)
         return pinned
-
-
-def _mended(asked: ConnectionConfig, known: ConnectionConfig) -> bool:
-    """Whether the client was changed after the attempt began: its answer says nothing of today."""
-    before = (asked.client_id, asked.client_secret, asked.options, asked.headers)
-    return before != (known.client_id, known.client_secret, known.options, known.headers)

@@ -108,9 +108,25 @@ class ConnectionRepository:
                 reopening.reopen(connection, config.tenant, config.name, config.fetched_at)
         return whole.client_id != config.client_id
 
-    def stop(self, tenant: str, name: str, *, reason: str, now: datetime) -> None:
-        """Take it out of renewal until somebody mends it; the first reason stands (I9)."""
-        self._update(tenant, name, _table.c.stopped.is_(None), stopped=reason, stopped_at=now)
+    def stop(
+        self, tenant: str, name: str, *, asked: ConnectionConfig, reason: str, now: datetime
+    ) -> bool:
+        """Take it out of renewal until somebody mends it; the first reason stands (I9).
+
+        Not where it was changed since it was `asked` with: whoever has mended it would wait for
+        ever. True: it was open until now. Raises: KeyringError, TamperError, as `get`.
+        """
+        this = (_table.c.tenant == tenant, _table.c.name == name)
+        still = (_table.c.stopped.is_(None), _table.c.deleted_at.is_(None))
+        # locked: `put` waits for this look and what comes of it, or is waited for
+        open_ = select(_table).where(*this, *still).with_for_update()
+        with writing(self._engine) as connection:
+            row = connection.execute(open_).first()
+            if row is None or not _as_asked(self._config(row), asked):
+                return False
+            stopped = {"stopped": reason, "stopped_at": now}
+            connection.execute(update(ConnectionRow).where(*this).values(stopped))
+        return True
 
     def reopen(self, tenant: str, name: str, *, now: datetime | None = None) -> None:
         """Somebody mended it: the grants that waited for that fall due within half a minute."""
@@ -193,8 +209,9 @@ class ConnectionRepository:
         return self.as_set(told)
 
     def _row(self, connection: Connection, config: ConnectionConfig) -> Row[Any] | None:
+        """Locked: else a stop could come between this look and the new secret, and stay."""
         this = (_table.c.tenant == config.tenant, _table.c.name == config.name)
-        return connection.execute(select(_table).where(*this)).first()
+        return connection.execute(select(_table).where(*this).with_for_update()).first()
 
     def _with_what_was_lost(self, row: Row[Any], config: ConnectionConfig) -> ConnectionConfig:
         """A client is not forgotten for being left out, nor its secret for being hidden."""
@@ -243,6 +260,11 @@ class ConnectionRepository:
         document = json.loads(opened.reveal())
         headers = {name: Secret(value) for name, value in document["headers"].items()}
         return Secret(document["client_secret"]) if document["client_secret"] else None, headers
+
+
+def _as_asked(known: ConnectionConfig, asked: ConnectionConfig) -> bool:
+    """Another host may have been approved meanwhile, too; the first one often is, by who asks."""
+    return known.asks_as(asked) and asked.approved_host in (None, known.approved_host)
 
 
 def _lost(problems: str | None) -> bool:
