@@ -9,12 +9,14 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
 from tests.planted import HOUR, opened, plant_connection, row_of
 from tests.simulation.provider import NO_LIMITS, FakeEntry, Ledger, answer
 from tests.simulation.virtual_time import run
 from tests.simulation.world import Fault, seconds
 from worker.domain.burial import Selection
+from worker.domain.errors import PermanentError
 from worker.domain.exchange import Limits, Rotation
 from worker.domain.grant import GrantState
 from worker.domain.secret import Secret
@@ -451,6 +453,35 @@ def test_what_waited_for_a_mended_connection_is_renewed_within_half_a_minute(wor
         for _ in range(60):
             await process.drain(budget=0.5)
             await asyncio.sleep(0.5)
+        assert 0 not in {row_of(w.store, grant).generation for grant in grants}
+
+    run(story())
+
+
+@pytest.mark.parametrize("act", ["approve_host", "stop"])
+def test_a_store_that_refuses_what_is_done_to_a_connection_parks_no_grant(world, act):
+    """As a database that was made read-only by a failover does, and for a while only."""
+
+    async def story():
+        w = world()
+        grants = [w.plant(f"r{n}") for n in range(5)]
+        refusing, wrong = [True], Fault(answer=answer(401, {"error": "invalid_client"}))
+        w.network.faults = lambda _: wrong if refusing and act == "stop" else Fault()
+
+        def refuses(_process, step):
+            if step == act and refusing:
+                raise PermanentError("store: ReadOnlySqlTransaction", code="store_error")
+
+        w.at_step = refuses
+        process = w.start()
+        with capture_logs() as told:
+            await process.drain(budget=5)
+        assert len(w.network.sent) == (0 if act == "approve_host" else 5)
+        assert all(row_of(w.store, grant).due_at > w.now() for grant in grants)
+        assert any("ReadOnlySqlTransaction" in line.get("why", "") for line in told)
+        refusing.clear()
+        await asyncio.sleep(800)
+        await process.drain(budget=5)
         assert 0 not in {row_of(w.store, grant).generation for grant in grants}
 
     run(story())

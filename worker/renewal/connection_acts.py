@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from worker.domain.errors import TransientError
+from worker.domain.errors import PermanentError, TransientError
 from worker.domain.ports import Clock, Connections, Offload
 from worker.renewal.prepared import Prepared
 from worker.renewal.resolving import Resolver
@@ -37,6 +37,9 @@ class ConnectionActs:
             )
         except TransientError:
             return False
+        except PermanentError as error:  # the next answer tries again
+            _log.error("connection_not_stopped", connection=key.connection, why=str(error))
+            return False
         finally:  # whether stopped or mended, it is not as it was read
             self._resolver.forget(key.tenant, key.connection)
         if stopped:
@@ -47,7 +50,7 @@ class ConnectionActs:
 
     async def approve_host(self, prepared: Prepared, host: str) -> str | None:
         """Pin the host at first use; the one that is pinned, which may be another's first use.
-        Raises: TransientError; then nothing is sent."""
+        Raises: TransientError, PermanentError; then nothing is sent."""
         key = prepared.claim.key
         pinned = await self._offload(
             self._connections.approve_host, key.tenant, key.connection, host

@@ -12,6 +12,7 @@ from worker.domain.errors import (
     ConfigurationError,
     KeyringError,
     PermanentError,
+    TamperError,
     TransientError,
 )
 from worker.domain.exchange import (
@@ -90,11 +91,11 @@ class Exchanger:
             request = await self._request(prepared)
         except ConfigurationError as error:
             return await self._blame_connection(prepared, error.code, str(error))
-        except TransientError as error:  # a key of ours; or the store, while the host was pinned
-            return self._wait_for(claim, error)
-        except PermanentError as error:
+        except TamperError as error:  # until a login brings another token
             _log.error("grant_unusable", grant=str(claim.grant), code=error.code)
             return self._endings.postponed(claim, error.code, None)
+        except (TransientError, PermanentError) as error:
+            return self._wait_for(claim, error)
         except Exception as error:
             return self._endings.awhile(claim, broke("request_broke", error, claim.grant))
         if isinstance(request, Postponed):
@@ -111,14 +112,18 @@ class Exchanger:
             prepared.last_code = broke("attempt_broke", error, prepared.claim.grant)
             return [self._endings.left(prepared)]
 
-    def _wait_for(self, claim: Claim, error: TransientError) -> Postponed:
-        if not isinstance(error, KeyringError):
+    def _wait_for(self, claim: Claim, error: TransientError | PermanentError) -> Postponed:
+        """No fault of the grant's: a key of ours, or the store while the host was pinned."""
+        if isinstance(error, KeyringError):
+            _log.error("key_missing", tenant=claim.key.tenant, code=error.code, why=str(error))
+            return self._endings.untried(claim, error)
+        if isinstance(error, TransientError):
             return self._endings.put_off(claim, error.code, 5.0)
-        _log.error("key_missing", tenant=claim.key.tenant, code=error.code, why=str(error))
-        return self._endings.untried(claim, error)
+        _log.error("not_made_ready", grant=str(claim.grant), code=error.code, why=str(error))
+        return self._endings.put_off(claim, error.code, 60.0)
 
     async def _request(self, prepared: Prepared) -> WireRequest | Postponed:
-        """Raises: ConfigurationError, TamperError, TransientError."""
+        """Raises: ConfigurationError, TamperError, TransientError, PermanentError."""
         claim, provider, now = prepared.claim, prepared.provider, self._clock.now()
         if (until := self._held_until(prepared, now)) is not None:
             return self._endings.postponed(claim, "unproven", until)
