@@ -1,14 +1,17 @@
 """A deleted user: nothing served, everything revoked, the keys gone, and a receipt of it (I14)."""
 
 from datetime import timedelta
+from threading import Thread
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import select
 
+from tests.store.test_merging import ROSA, Tenant, copy
 from worker.domain.burial import Selection
 from worker.domain.errors import TamperError
 from worker.domain.exchange import Uncertain
+from worker.store import tombstones as tombstones_module
 from worker.store.engine import reading, writing
 from worker.store.pulls import PullRepository, still_latest, user_subject
 from worker.store.tables import CandidateRow, OutboxRow
@@ -84,6 +87,30 @@ async def test_a_candidate_that_slips_in_at_the_last_moment_is_not_shredded_unre
     await revoker.drain()
     assert "rt-1" in endpoint.revoked
     assert grants.row(grant).state == "erased"
+
+
+async def test_nor_is_a_login_that_is_merged_between_the_last_look_and_the_end(
+    grants, erasure, tombstones, engine, vault, clock, monkeypatch
+):
+    """I14: it waits until all is erased, and is then refused; or it is found, and revoked."""
+    grants.add(user_id=ROSA, identity_user_id="1", connection="google-oauth2")
+    await erasure.erase("acme", ROSA)
+    (buried,) = tombstones.ready(clock.now(), 10)
+    tenant = Tenant(engine, vault, now=clock.now())
+    login = Thread(target=lambda: tenant.pull(copy(rt="rt-new", at="at-new", login="2:again")))
+    look = tombstones_module._another_arrived
+
+    def look_and_pause(*of):
+        found = look(*of)
+        login.start()
+        login.join(0.5)  # it does not get through meanwhile
+        return found
+
+    monkeypatch.setattr(tombstones_module, "_another_arrived", look_and_pause)
+    tombstones.settle(buried, [], next_at=None, now=clock.now())
+    login.join()
+    assert (tenant.grant().state, tenant.candidates()) == ("erased", [])
+    assert "candidate_kept" not in [record.verb for record in tenant.audit.records]
 
 
 async def test_a_provider_that_is_away_is_asked_again(

@@ -135,8 +135,12 @@ class TombstoneRepository:
         next_at: datetime | None,
         now: datetime,
     ) -> None:
-        """Write the receipts; destroy what is done with. `next_at` None: all of it (ERASED)."""
+        """Write the receipts; destroy what is done with. `next_at` None: all of it (ERASED).
+
+        The row is locked before the last look: whatever keeps a token beside it holds that lock.
+        """
         with writing(self._engine) as connection:
+            _lock(connection, buried)
             if next_at is None and _another_arrived(connection, buried):
                 next_at = now
             if next_at is None:
@@ -350,6 +354,11 @@ def _pair(candidate: int | None, row: Any, *, shared: bool = False) -> SealedPai
         refresh_token=row.refresh_token,
         access_expires_at=row.expires_at,
     )
+
+
+def _lock(connection: Connection, buried: Buried) -> None:
+    locked = select(GrantRow.id).where(GrantRow.id == buried.id).with_for_update()
+    connection.execute(locked)
 
 
 def _another_arrived(connection: Connection, buried: Buried) -> bool:
