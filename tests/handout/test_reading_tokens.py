@@ -277,6 +277,14 @@ async def test_a_grant_that_shares_a_refresh_token_serves_its_holders_tokens(
     assert audit()[0].detail == {"generation": 0, "alias_of": str(holder)}
 
 
+@pytest.mark.parametrize("state", ["tombstoned", "revoking"])
+async def test_while_its_holder_ends_a_grant_that_shared_is_served_its_own(handout, grants, state):
+    """And not refused for good: it is about to inherit the refresh token."""
+    holder = grants.add(connection="google-2", access_token="the holder's", state=state)
+    grants.add(alias_of=holder, access_token="its own", refresh_token=None)
+    assert (await handout.token(key(), ask())).access_token.text() == "its own"
+
+
 async def test_a_holder_that_came_to_share_anothers_token_is_passed_on_the_way(handout, grants):
     """C18 twice: the second consent's token turned out to be a third one's."""
     holder = grants.add(connection="google-3", access_token="held")

@@ -98,7 +98,7 @@ async def test_nor_is_a_login_that_is_merged_between_the_last_look_and_the_end(
     (buried,) = tombstones.ready(clock.now(), 10)
     tenant = Tenant(engine, vault, now=clock.now())
     login = Thread(target=lambda: tenant.pull(copy(rt="rt-new", at="at-new", login="2:again")))
-    look = tombstones_module._another_arrived
+    look = tombstones_module.another_arrived
 
     def look_and_pause(*of):
         found = look(*of)
@@ -106,7 +106,7 @@ async def test_nor_is_a_login_that_is_merged_between_the_last_look_and_the_end(
         login.join(0.5)  # it does not get through meanwhile
         return found
 
-    monkeypatch.setattr(tombstones_module, "_another_arrived", look_and_pause)
+    monkeypatch.setattr(tombstones_module, "another_arrived", look_and_pause)
     tombstones.settle(buried, [], next_at=None, now=clock.now())
     login.join()
     assert (tenant.grant().state, tenant.candidates()) == ("erased", [])

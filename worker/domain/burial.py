@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from worker.domain.grant import GrantId, GrantKey, GrantState
+from worker.domain.grant import Fingerprint, GrantId, GrantKey, GrantState
 
 FIRST_PAUSE = timedelta(seconds=10)
 LONGEST_PAUSE = timedelta(hours=1)
+COMPROMISED = "compromised"  # why: the tokens have leaked, and go with every grant that has them
 GIVE_UP_AFTER = timedelta(days=7)  # then the keys go, and the receipt says "not revoked there"
 
 
@@ -99,6 +100,26 @@ class SealedPair:
     refresh_token: bytes | None = field(repr=False)
     access_expires_at: datetime | None
     shared: bool = False  # another grant held this very refresh token when it came
+    latest: bool = False  # the one a renewal would have spent next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heir:
+    """A living grant that follows the one which ends, and gets its refresh token (C18)."""
+
+    id: GrantId
+    tenant: str
+    generation: int  # what is sealed for it is bound to this one
+    refresh_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bequest:
+    """A refresh token, sealed for the heir."""
+
+    heir: Heir
+    rt_fp: Fingerprint
+    refresh_token: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +137,7 @@ class Buried:
     refresh_key: bytes | None = field(repr=False)
     pairs: Sequence[SealedPair]
     arriving_until: datetime | None  # an exchange was under way; its answer may still bring tokens
+    heir: Heir | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,6 +43,8 @@ CONFIRMATION = timedelta(seconds=60)  # between the two refusals that I8 asks fo
 SHORT_WAIT = timedelta(seconds=5)
 OPERATOR_WAIT = timedelta(minutes=5)  # nothing changes before a person has acted
 
+_ENDING = (GrantState.TOMBSTONED, GrantState.REVOKING)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handed:
@@ -120,6 +122,8 @@ class Handout:
                 raise GoneError(grant=asked_for.id)
             passed.add(holder.id)
             holder = await self._offload(self._grants.by_id, holder.alias_of)
+        if holder is not None and holder.state in _ENDING and asked_for.access_token is not None:
+            return asked_for  # what is left of its own, until the refresh token is handed over
         if holder is None or holder.state in GONE:
             raise GoneError(grant=asked_for.id)
         return holder

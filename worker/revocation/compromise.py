@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from worker.domain.burial import Concerned, Fate, Selection, Sibling, told_outcome
+from worker.domain.burial import COMPROMISED, Concerned, Fate, Selection, Sibling, told_outcome
 from worker.domain.grant import GrantId, GrantState
 from worker.domain.ports import Clock, Offload
 from worker.domain.refusals import TooWideError
@@ -122,7 +122,8 @@ class Compromise:
         )
 
     def _siblings(self, meant: Sequence[Concerned]) -> Sequence[Sibling]:
-        """Those of the consent, and the holders of refresh tokens that some of these only share."""
+        """Those of the consent, and all others that have their refresh token from one of these, or
+        theirs from one of those."""
         known = {grant.id for grant in meant}
         shared = {grant.alias_of for grant in meant if grant.alias_of} - known
         holders = [
@@ -130,21 +131,23 @@ class Compromise:
             for holder in sorted(shared)
             for one in self._kin.selected(Selection(tenant=meant[0].key.tenant, grant=holder))
         ]
-        of_consent = [s for s in self._reach.siblings(meant) if s.id not in shared]
-        return [*of_consent, *holders]
+        followers = self._kin.followers(known | shared)
+        named = shared | {one.id for one in followers}
+        of_consent = [s for s in self._reach.siblings(meant) if s.id not in named]
+        return [*of_consent, *holders, *followers]
 
     def _respond(
         self, selection: Selection, response: Response, actor: str, include_siblings: bool
     ) -> Stopped:
         now = self._clock.now()
         if response is Response.REPLACE:
-            grants = self._tombstones.withdraw(selection, why="compromised", actor=actor, now=now)
+            grants = self._tombstones.withdraw(selection, why=COMPROMISED, actor=actor, now=now)
             return Stopped(grants=grants, response=response, at=now)
         siblings = tuple(one.id for one in self._siblings(self._kin.selected(selection)))
         if siblings and not include_siblings:
             raise TooWideError(siblings)
         whole = selection.and_also(siblings)
-        grants = self._tombstones.bury(whole, why="compromised", actor=actor, now=now)
+        grants = self._tombstones.bury(whole, why=COMPROMISED, actor=actor, now=now)
         return Stopped(grants=grants, response=response, at=now)
 
 

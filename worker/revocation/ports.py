@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from worker.domain.burial import Buried, Concerned, Fate, Receipt, Selection, Sibling
+from worker.domain.burial import Bequest, Buried, Concerned, Fate, Receipt, Selection, Sibling
 from worker.domain.grant import GrantId, GrantKey
 from worker.domain.held import Ask, HeldGrant
 from worker.domain.ports import AuditRecord
@@ -31,6 +31,9 @@ class Kin(Protocol):
         self, of: Sequence[GrantKey], peers: Sequence[Peer], *, besides: Collection[GrantId]
     ) -> Sequence[Sibling]:
         """Living grants of the same accounts on these connections."""
+
+    def followers(self, of: Collection[GrantId]) -> Sequence[Sibling]:
+        """Living grants that have their refresh token from one of these (C18)."""
 
     def fates(self, grants: Sequence[GrantId]) -> Sequence[Fate]: ...
 
@@ -67,7 +70,9 @@ class Tombstones(Protocol):
         *,
         next_at: datetime | None,
         now: datetime,
+        bequest: Bequest | None = None,
     ) -> None:
-        """Keep the receipts; come back at `next_at`, or destroy everything if that is None."""
+        """Keep the receipts; come back at `next_at`, or destroy everything if that is None, and
+        hand over what is bequeathed: or come back at once, if the heir is one no more."""
 
     def receipt(self, grant: GrantId) -> Sequence[AuditRecord]: ...

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
-from worker.domain.burial import GIVE_UP_AFTER, Buried, Receipt, SealedPair, pause_after
+from worker.domain.burial import (
+    GIVE_UP_AFTER,
+    Bequest,
+    Buried,
+    Heir,
+    Receipt,
+    SealedPair,
+    pause_after,
+)
 from worker.domain.errors import ConfigurationError, KeyringError, TamperError
 from worker.domain.exchange import Answered, ConnectionConfig, NotSent, RevocationVerdict
 from worker.domain.ports import (
@@ -72,12 +80,22 @@ class Revoker:
         return dict(counts)
 
     async def _work_off(self, buried: Buried) -> Sequence[Receipt]:
-        receipts = [await self._revoked(buried, pair) for pair in buried.pairs]
+        bequest: Bequest | None = None
+        receipts: Sequence[Receipt] = ()
+        if buried.heir is None:
+            receipts = [await self._revoked(buried, pair) for pair in buried.pairs]
+        elif buried.arriving_until is None:  # what there is to hand over may have a successor then
+            bequest, receipts = await self._bequeathed(buried, buried.heir)
         for receipt in receipts:
             REVOCATIONS.labels(buried.provider, receipt.outcome).inc()
         now = self._clock.now()
         await self._offload(
-            self._tombstones.settle, buried, receipts, next_at=_next(buried, receipts, now), now=now
+            self._tombstones.settle,
+            buried,
+            receipts,
+            next_at=_next(buried, receipts, now),
+            now=now,
+            bequest=bequest,
         )
         return receipts
 
@@ -90,6 +108,41 @@ class Revoker:
             return Receipt(pair=pair, outcome="unreadable", detail={"code": error.code})
         except (ConfigurationError, KeyringError) as error:  # an operator may mend it while we wait
             return _later(buried, pair, error.code, "", self._clock.now())
+
+    async def _bequeathed(
+        self, buried: Buried, heir: Heir
+    ) -> tuple[Bequest | None, Sequence[Receipt]]:
+        """Its refresh token sealed for a grant that lives by it (C18). The provider is not asked
+        about anything: what ends one of these tokens may end them all."""
+        latest = next(pair for pair in buried.pairs if pair.latest)
+        try:
+            bequest = await self._offload(self._sealed_for, heir, buried, latest)
+        except TamperError:
+            return None, [await self._revoked(buried, pair) for pair in buried.pairs]
+        except (ConfigurationError, KeyringError) as error:
+            now = self._clock.now()
+            return None, [_later(buried, pair, error.code, "", now) for pair in buried.pairs]
+        handed = {"heir": str(heir.id)}
+        return bequest, [
+            Receipt(pair=pair, outcome="shared", detail=handed if pair.latest else {})
+            if pair.latest or pair.shared
+            else Receipt(pair=pair, outcome="spared", detail={"living": 1})
+            for pair in buried.pairs
+        ]
+
+    def _sealed_for(self, heir: Heir, buried: Buried, pair: SealedPair) -> Bequest:
+        refresh = self._opened(buried, pair, "rt")
+        if refresh is None:
+            raise TamperError(f"grant {buried.id}: its data key is gone", code="data_key_gone")
+        sealed = self._vault.seal(
+            refresh,
+            tenant=heir.tenant,
+            grant=heir.id,
+            generation=heir.generation,
+            kind="rt",
+            key=heir.refresh_key,
+        )
+        return Bequest(heir=heir, rt_fp=self._vault.fingerprint(refresh), refresh_token=sealed)
 
     async def _asked(self, buried: Buried, pair: SealedPair) -> Receipt:
         connection = await self._offload(self._connection, buried)

@@ -49,6 +49,16 @@ class ConcernedRepository:
                     found += [_sibling(row) for row in rows if row.id not in besides]
         return found
 
+    def followers(self, of: Collection[GrantId]) -> Sequence[Sibling]:
+        """Living grants that have their refresh token from one of these (C18)."""
+        found: list[Sibling] = []
+        with reading(self._engine) as connection:
+            for some in _in_parts(list(of)):
+                living = (GrantRow.alias_of.in_(some), GrantRow.state.not_in(_GONE))
+                asked = select(GrantRow.id, *_KEY, GrantRow.user_id).where(*living)
+                found += [_sibling(row) for row in connection.execute(asked)]
+        return [one for one in found if one.id not in of]
+
     def fates(self, grants: Sequence[GrantId]) -> Sequence[Fate]:
         """What has become of these; one that is purged is left out."""
         found: list[Fate] = []

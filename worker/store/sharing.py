@@ -16,11 +16,16 @@ from worker.store.tables import GrantRow
 
 
 def holder_of(db: Connection, rt_fp: Fingerprint | None, *, but: GrantId) -> UUID | None:
-    """Another grant, than `but`, that holds this very refresh token."""
+    """Another grant, than `but`, that holds this very refresh token.
+
+    Its row is locked against its erasure alone: or it could end before it is named, and nobody
+    would know of its follower.
+    """
     if rt_fp is None:
         return None
     asked = select(GrantRow.id).where(GrantRow.rt_fp == rt_fp, GrantRow.id != but)
-    return db.execute(asked).scalar_one_or_none()
+    kept = asked.with_for_update(read=True, key_share=True)
+    return db.execute(kept).scalar_one_or_none()
 
 
 def following(holder: UUID) -> dict[Any, Any]:

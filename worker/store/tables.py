@@ -110,6 +110,12 @@ class GrantRow(Base):
             postgresql_where=text("withheld IS NOT NULL"),
             sqlite_where=text("withheld IS NOT NULL"),
         ),
+        Index(
+            "ix_grants_alias",  # small: who follows a grant that ends (C18)
+            "alias_of",
+            postgresql_where=text("alias_of IS NOT NULL"),
+            sqlite_where=text("alias_of IS NOT NULL"),
+        ),
         Index("ix_grants_user", "tenant", "user_id"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
@@ -205,6 +211,12 @@ class CandidateRow(Base):
             "spent_at",
             postgresql_where=text("spent_at IS NOT NULL"),
             sqlite_where=text("spent_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_candidates_held",
+            "held_by",
+            postgresql_where=text("held_by IS NOT NULL"),
+            sqlite_where=text("held_by IS NOT NULL"),
         ),
     )
 

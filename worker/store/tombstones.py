@@ -8,6 +8,7 @@ arrives late finds the place free).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,19 +26,21 @@ from sqlalchemy import (
     update,
 )
 
-from worker.domain.burial import Buried, Receipt, SealedPair, Selection
+from worker.domain.burial import Bequest, Buried, Receipt, Selection
 from worker.domain.event import Trigger
-from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
+from worker.domain.grant import ExpiryKind, GrantId, GrantState
 from worker.domain.held import GONE
 from worker.domain.ports import AuditRecord, Notice
+from worker.store import inheriting
+from worker.store.buried_rows import BURIED, CANDIDATE, another_arrived, buried_of
 from worker.store.concerned import meant
 from worker.store.engine import reading, writing
+from worker.store.filling import key_of
 from worker.store.handout import Audit
 from worker.store.tables import AuditRow, CandidateRow, GrantRow, PullRow
 from worker.store.types import Instant
 
 LEASE = timedelta(minutes=2)  # of one revoker on one grant
-LATE_ANSWERS = timedelta(minutes=10)  # after a lease: the longest hold, and a journal's replay
 
 AddNotices = Callable[[Connection, Sequence[Notice], datetime], None]
 
@@ -83,6 +86,7 @@ class TombstoneRepository:
         `told`: what the receipt is to tell besides.
         """
         with writing(self._engine) as connection:
+            quarantined = inheriting.quarantine(connection, meant(selection), now)
             rows = connection.execute(
                 update(GrantRow)
                 .where(meant(selection), GrantRow.state.not_in(_GONE))
@@ -99,6 +103,8 @@ class TombstoneRepository:
             ).all()
             if user_gone and selection.user_id is not None:
                 _raise_pull_fence(connection, selection.tenant, selection.user_id, now)
+            if quarantined:
+                self._audit.append(connection, quarantined)
             detail = {"why": why, **(told or {})}
             self._tell(connection, rows, detail=detail, actor=actor, now=now)
         return [GrantId(row.id) for row in rows]
@@ -120,12 +126,19 @@ class TombstoneRepository:
                 update(GrantRow)
                 .where(GrantRow.id.in_(ids))
                 .values(state=GrantState.REVOKING.value, not_before=now + LEASE)
-                .returning(*_BURIED)
+                .returning(*BURIED)
             ).all()
             candidates = connection.execute(
-                select(*_CANDIDATE).where(CandidateRow.grant_id.in_(ids))
+                select(*CANDIDATE).where(CandidateRow.grant_id.in_(ids))
             ).all()
-        return [_buried(row, [c for c in candidates if c.grant_id == row.id], now) for row in rows]
+            found = [
+                buried_of(row, [c for c in candidates if c.grant_id == row.id], now) for row in rows
+            ]
+            heirs = [
+                inheriting.heir_of(connection, row, buried.pairs)
+                for row, buried in zip(rows, found, strict=True)
+            ]
+        return [replace(one, heir=heir) for one, heir in zip(found, heirs, strict=True)]
 
     def settle(
         self,
@@ -134,17 +147,21 @@ class TombstoneRepository:
         *,
         next_at: datetime | None,
         now: datetime,
+        bequest: Bequest | None = None,
     ) -> None:
         """Write the receipts; destroy what is done with. `next_at` None: all of it (ERASED).
 
         The row is locked before the last look: whatever keeps a token beside it holds that lock.
+        `bequest`: its refresh token is handed over in the same transaction, if that can be still.
         """
         with writing(self._engine) as connection:
-            _lock(connection, buried)
-            if next_at is None and _another_arrived(connection, buried):
-                next_at = now
+            followers = inheriting.lock(connection, buried.id)
+            if next_at is None and (
+                another_arrived(connection, buried) or not _is_there(followers, bequest)
+            ):
+                next_at, receipts = now, () if bequest else receipts
             if next_at is None:
-                self._erase(connection, buried)
+                self._erase(connection, buried, followers or (), bequest, now)
             else:
                 self._postpone(connection, buried, receipts, next_at)
             records = [_told(buried, receipt, now) for receipt in receipts]
@@ -245,7 +262,7 @@ class TombstoneRepository:
                 kind=Trigger.GRANT_REVOKED,
                 episode=f"revoked:{row.id}",
                 grant=GrantId(row.id),
-                key=_key(row),
+                key=key_of(row),
                 user_id=row.user_id,
                 reason=str(detail["why"]),
             )
@@ -255,13 +272,32 @@ class TombstoneRepository:
             self._audit.append(connection, records)
             self._add_notices(connection, notices, now)
 
-    def _erase(self, connection: Connection, buried: Buried) -> None:
+    def _erase(
+        self,
+        connection: Connection,
+        buried: Buried,
+        followers: Sequence[Any],
+        bequest: Bequest | None,
+        now: datetime,
+    ) -> None:
+        asked = select(GrantRow.__table__).where(GrantRow.id == buried.id, _WAITING)
+        if (row := connection.execute(asked).one_or_none()) is None:
+            return
         connection.execute(delete(CandidateRow).where(CandidateRow.grant_id == buried.id))
         connection.execute(
             update(GrantRow)
             .where(GrantRow.id == buried.id, _WAITING)
             .values(state=GrantState.ERASED.value, not_before=None, **_ENDED)
         )
+        if bequest is not None:
+            records = inheriting.hand_over(connection, row, followers, bequest, now)
+            notices: Sequence[Notice] = ()
+        else:
+            records, notices = inheriting.leave(connection, row, followers, now)
+        if records:
+            self._audit.append(connection, records)
+        if notices:
+            self._add_notices(connection, notices, now)
 
     def _postpone(
         self,
@@ -284,32 +320,6 @@ class TombstoneRepository:
 
 
 _KEY = (GrantRow.tenant, GrantRow.connection, GrantRow.identity_user_id, GrantRow.part)
-_BURIED = (
-    GrantRow.id,
-    *_KEY,
-    GrantRow.user_id,
-    GrantRow.provider,
-    GrantRow.tombstoned_at,
-    GrantRow.failures,
-    GrantRow.alias_of,
-    GrantRow.generation,
-    GrantRow.access_token,
-    GrantRow.refresh_token,
-    GrantRow.access_key,
-    GrantRow.refresh_key,
-    GrantRow.expires_at,
-    GrantRow.attempt,
-    GrantRow.lease_until,
-)
-_CANDIDATE = (
-    CandidateRow.id,
-    CandidateRow.grant_id,
-    CandidateRow.generation,
-    CandidateRow.access_token,
-    CandidateRow.refresh_token,
-    CandidateRow.expires_at,
-    CandidateRow.held_by,
-)
 _ENTRY = (AuditRow.at, AuditRow.actor, AuditRow.verb, AuditRow.tenant, AuditRow.detail)
 _RECEIPT_VERBS = ("withheld", "tombstoned", "revocation", "erased")
 
@@ -326,48 +336,11 @@ def _raise_pull_fence(connection: Connection, tenant: str, user_id: str, now: da
         connection.execute(insert(PullRow).values(tenant=tenant, subject=subject, **values))
 
 
-def _buried(row: Any, candidates: Sequence[Any], now: datetime) -> Buried:
-    pairs = [_pair(None, row)] if row.access_token or row.refresh_token else []
-    pairs += [_pair(one.id, one, shared=one.held_by is not None) for one in candidates]
-    arriving = row.lease_until + LATE_ANSWERS if row.attempt and row.lease_until else None
-    return Buried(
-        id=GrantId(row.id),
-        key=_key(row),
-        user_id=row.user_id,
-        provider=row.provider,
-        tombstoned_at=row.tombstoned_at,
-        failures=row.failures,
-        shared=row.alias_of is not None,
-        access_key=row.access_key,
-        refresh_key=row.refresh_key,
-        pairs=pairs,
-        arriving_until=arriving if arriving and arriving > now else None,
-    )
-
-
-def _pair(candidate: int | None, row: Any, *, shared: bool = False) -> SealedPair:
-    return SealedPair(
-        candidate=candidate,
-        shared=shared,
-        generation=row.generation,
-        access_token=row.access_token,
-        refresh_token=row.refresh_token,
-        access_expires_at=row.expires_at,
-    )
-
-
-def _lock(connection: Connection, buried: Buried) -> None:
-    locked = select(GrantRow.id).where(GrantRow.id == buried.id).with_for_update()
-    connection.execute(locked)
-
-
-def _another_arrived(connection: Connection, buried: Buried) -> bool:
-    """A candidate that came while its siblings were being revoked: it has to be revoked first."""
-    known = [pair.candidate for pair in buried.pairs if pair.candidate is not None]
-    newer = select(CandidateRow.id).where(
-        CandidateRow.grant_id == buried.id, CandidateRow.id.not_in(known)
-    )
-    return connection.execute(newer.limit(1)).first() is not None
+def _is_there(followers: Sequence[Any] | None, bequest: Bequest | None) -> bool:
+    """Nobody new follows, and the heir, if there is one, follows still."""
+    if followers is None:
+        return False
+    return bequest is None or any(row.id == bequest.heir.id for row in followers)
 
 
 def _told(buried: Buried, receipt: Receipt, now: datetime) -> AuditRecord:
@@ -383,13 +356,4 @@ def _record(buried: Buried, verb: str, detail: dict[str, object], now: datetime)
         tenant=buried.key.tenant,
         grant=buried.id,
         detail=detail,
-    )
-
-
-def _key(row: Any) -> GrantKey:
-    return GrantKey(
-        tenant=row.tenant,
-        connection=row.connection,
-        identity_user_id=row.identity_user_id,
-        part=GrantPart(row.part),
     )
