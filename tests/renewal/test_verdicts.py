@@ -482,3 +482,55 @@ def test_the_gap_a_provider_asks_for_is_kept_between_two_tries(world):
         assert min(later - sooner for sooner, later in pairwise(times)) >= 60
 
     run(story())
+
+
+@pytest.mark.parametrize("rotation", [Rotation.N, Rotation.M])
+def test_an_admins_act_that_is_awaited_once_more_is_told_once_more(world, monkeypatch, rotation):
+    """A renewal in between has ended the episode; asking daily within one begins none."""
+
+    async def story():
+        w = world(rotation)
+        grant, read = w.plant(), w.entry.read
+        told = []
+        for _ in range(2):
+            healing = Reading(verdict=Verdict.GRANT_DEAD, code="AADSTS50173", heals=True)
+            monkeypatch.setattr(w.entry, "read", lambda *_, said=healing, **__: said)
+            w.network.faults = lambda _: Fault(answer=answer(400, {}))
+            await live(w.start(), 60 * 3600, tick=3600)
+            told.append(notices(w))
+            monkeypatch.setattr(w.entry, "read", read)
+            w.network.faults = lambda _: Fault()
+            with writing(w.store) as db:
+                db.execute(update(GrantRow).where(GrantRow.id == grant).values(due_at=w.now()))
+            await live(w.start(), 120)
+            assert row_of(w.store, grant).reason is None
+        assert told == [["grant_needs_admin"], ["grant_needs_admin"] * 2]
+
+    run(story())
+
+
+def test_what_a_late_answer_healed_is_told_and_so_is_its_end(world):
+    """The journal of a dead node comes after the verdict: a needed login is needed no more. When
+    that family dies in turn, the app must hear it, though nobody has logged in."""
+
+    async def story():
+        w = world(Rotation.F)
+        grant = w.plant()
+        dying = w.start(node="n1")
+        w.at_step = lambda who, step: dying.kill() if (who, step) == (dying, "journaled") else None
+        asyncio.get_running_loop().create_task(dying.drain(budget=5))
+        await asyncio.sleep(1)
+        w.at_step, w.ledger.rotation = None, Rotation.S  # the family lives on
+        await live(w.start(node="n2"), 2000)
+        assert (row_of(w.store, grant).state, notices(w)) == ("needs_reauth", ["grant_needs_login"])
+        back = w.start(node="n1")
+        await back.engine.sweep()
+        await live(back, 60)
+        assert row_of(w.store, grant).state == "active"
+        assert notices(w) == ["grant_needs_login", "grant_recovered"]
+        w.ledger.families["r0"].revoked = True
+        await live(back, 3 * 3600, tick=20)
+        assert row_of(w.store, grant).state == "needs_reauth"
+        assert notices(w) == ["grant_needs_login", "grant_recovered", "grant_needs_login"]
+
+    run(story())

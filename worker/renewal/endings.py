@@ -58,7 +58,7 @@ class Endings:
 
     def inactive(self, claim: Claim) -> Postponed:
         """The person has been away for too long: served to its end, and a login is asked for."""
-        notice = notice_of(claim, "grant_needs_login", USER_INACTIVE)
+        notice = until_healed(claim, "grant_needs_login", USER_INACTIVE)
         return replace(self.unrenewable(claim, USER_INACTIVE), notices=(notice,))
 
     def other_account(self, claim: Claim) -> Postponed:
@@ -94,7 +94,7 @@ class Endings:
     def heals(self, prepared: Prepared, code: str) -> Postponed:
         """Dead until an administrator acts, and then alive again with the same token: parked, and
         asked about once a day."""
-        notice = notice_of(prepared.claim, "grant_needs_admin", code)
+        notice = until_healed(prepared.claim, "grant_needs_admin", code)
         return replace(self.failed(prepared, code, PARKED), parked=True, notices=(notice,))
 
     def refused(self, prepared: Prepared, reading: Reading) -> Refused:
@@ -113,7 +113,7 @@ class Endings:
             unresolved_until=claim.unproven_until,
             parents_live=prepared.rules.parents_live,
             retry_at=now + self._confirm_wait(claim, now),
-            notice=notice_of(claim, "grant_needs_login", reading.code),
+            notice=until_healed(claim, "grant_needs_login", reading.code),
         )
 
     def _confirm_wait(self, claim: Claim, now: datetime) -> timedelta:
@@ -139,8 +139,15 @@ class Endings:
         return timedelta(seconds=seconds * (1 + self._random.random() / 4))
 
 
+def until_healed(claim: Claim, kind: str, reason: str) -> Notice:
+    """One for these tokens, however often they are asked about. Whatever heals the grant brings
+    others, a renewal or a late answer as well as a login, and if those fail it is told again."""
+    told = notice_of(claim, kind, reason)
+    return replace(told, episode=f"{told.episode}:{claim.tokens.generation}")
+
+
 def notice_of(claim: Claim, kind: str, reason: str) -> Notice:
-    """One per episode: a family that died is told once, however often it is asked about."""
+    """One per family."""
     return Notice(
         tenant=claim.key.tenant,
         kind=kind,

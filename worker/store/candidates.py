@@ -20,8 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.attempt import OTHER_ACCOUNT, Brought, Ending, Fate
 from worker.domain.grant import ExpiryKind, GrantId, GrantState
-from worker.store import arrays
+from worker.domain.ports import Notice
+from worker.store import arrays, outbox
 from worker.store.claim_rows import FREE
+from worker.store.filling import key_of
 from worker.store.sharing import following, holder_of
 from worker.store.tables import CandidateRow, GrantRow
 
@@ -251,8 +253,24 @@ def rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[Grant
     for grant, candidate in chosen.items():
         locked = select(GrantRow.__table__).where(GrantRow.id == grant).with_for_update()
         why = "superseded_family" if candidate.why == "login" else "parent"
-        _swap(db, db.execute(locked).one(), candidate, why, now, spent_at=None)
+        row = db.execute(locked).one()
+        _swap(db, row, candidate, why, now, spent_at=None)
+        if row.state == GrantState.NEEDS_REAUTH.value:
+            outbox.add(db, [_recovered(row, candidate)], now)
     return list(chosen)
+
+
+def _recovered(row: Any, candidate: Any) -> Notice:
+    """Whoever heard that a login is needed hears that it is not any more."""
+    return Notice(
+        tenant=row.tenant,
+        kind="grant_recovered",
+        episode=f"grant_recovered:{row.id}:{candidate.generation}",
+        grant=GrantId(row.id),
+        key=key_of(row),
+        user_id=row.user_id,
+        reason="login" if candidate.why == "login" else "late_answer",
+    )
 
 
 def rise_all(db: Connection, grants: Sequence[GrantId], now: datetime) -> None:

@@ -199,7 +199,7 @@ class MergeTransaction:
             self._record("user_moved", row.id, {"user": arrival.user_id})
         self._set(row.id, values)
         if ours.state is GrantState.NEEDS_REAUTH and state is GrantState.ACTIVE:
-            self._tell_recovery(row, arrival, values.get("family", row.family))
+            self._tell_recovery(row, arrival, values.get("generation", row.generation))
         if decision.kind is not Kind.IGNORE:
             detail = {"why": decision.why.value, "family": values.get("family", row.family)}
             self._record(_VERBS[decision.kind], row.id, detail)
@@ -321,12 +321,12 @@ class MergeTransaction:
             values["upstream_login"] = arrival.login
         return values
 
-    def _tell_recovery(self, row: Any, arrival: Arrival, family: int) -> None:
+    def _tell_recovery(self, row: Any, arrival: Arrival, generation: int) -> None:
         """Whoever heard that a login was needed hears that it has come: once."""
         notice = Notice(
             tenant=self._begun.tenant,
             kind="grant_recovered",
-            episode=f"grant_recovered:{row.id}:{family}",
+            episode=f"grant_recovered:{row.id}:{generation}",
             grant=GrantId(row.id),
             key=arrival.key,
             user_id=arrival.user_id,
