@@ -289,6 +289,20 @@ def test_needs_reauth_ends_with_a_login_and_with_nothing_less(tenant):
     assert tenant.notices() == ["grant_recovered"], "an ordinary login is nobody's news"
 
 
+def test_one_with_fewer_scopes_is_taken_when_ours_has_ended(tenant):
+    """M5: passed over while ours lives, and news still afterwards."""
+    tenant.pull(replace(copy(None, "at-0"), spends="at", scope="email posts"))
+    fewer = replace(
+        copy(None, "at-1", login="2:second", issued_at=T0 + HOUR / 2), spends="at", scope="email"
+    )
+    later = replace(fewer, expires_at=T0 + 24 * HOUR)
+    tenant.now = T0 + HOUR / 2
+    assert kinds(tenant.pull(later)) == [Kind.IGNORE]
+    tenant.now = T0 + 3 * HOUR
+    assert kinds(tenant.pull(later)) == [Kind.TAKE_ACCESS_TOKEN]
+    assert tenant.tokens == (None, "at-1")
+
+
 def test_a_lone_access_token_replaces_an_expired_one_and_opens(tenant):
     tenant.pull(copy())
     tenant.now = T0 + 2 * HOUR

@@ -177,7 +177,7 @@ class MergeTransaction:
     def _apply(
         self, decision: Decision, row: Any, ours: Ours, arrival: Arrival, prints: Fingerprints
     ) -> None:
-        values = self._read(arrival, prints, taken=decision.why is not Why.OURS_LIVES)
+        values = self._read(arrival, prints, taken=not _passed_over(decision))
         state = state_after(decision, ours)
         match decision.kind:
             case Kind.ADOPT:
@@ -304,8 +304,8 @@ class MergeTransaction:
     ) -> dict[str, Any]:
         """What is remembered of the read itself, whatever was decided.
 
-        An access token that was passed over because ours lives is not remembered: should ours
-        end without a successor, it is news still.
+        An access token that was passed over because ours lives, or has more scopes while it does,
+        is not remembered: should ours end without a successor, it is news still.
         """
         values: dict[str, Any] = {
             "user_id": arrival.user_id,
@@ -348,6 +348,11 @@ class MergeTransaction:
                 detail=detail,
             )
         )
+
+
+def _passed_over(decision: Decision) -> bool:
+    """A lone access token that is of no use as long as ours lives."""
+    return decision.kind is Kind.IGNORE and decision.why in (Why.OURS_LIVES, Why.FEWER_SCOPES)
 
 
 _VERBS = {
