@@ -114,10 +114,7 @@ def newest(db: Connection, grant: GrantId, *, parents: bool, lesser: bool) -> An
 
 
 def refused_before(db: Connection, row: Any) -> Any:
-    """A newer one than the current, refused once in this episode; None: there is none.
-
-    A refusal from before the current one renewed is of another: it says nothing of this.
-    """
+    """A newer one than the current, refused once; None: there is none."""
     newer = or_(
         CandidateRow.family > row.family,
         and_(CandidateRow.family == row.family, CandidateRow.generation > row.generation),
@@ -127,7 +124,6 @@ def refused_before(db: Connection, row: Any) -> Any:
         .where(
             CandidateRow.grant_id == row.id,
             CandidateRow.why == "refused",
-            CandidateRow.spent_at >= row.issued_at,
             newer,
         )
         .order_by(CandidateRow.family.desc(), CandidateRow.generation.desc())

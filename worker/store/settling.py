@@ -307,7 +307,10 @@ class SettlingRepository:
             candidate_waits=waiting is not None,
             braked=braked,
         )
-        if waiting is None and (latest := candidates.refused_before(group.db, row)) is not None:
+        latest = candidates.refused_before(group.db, row) if waiting is None else None
+        # Where the current one has renewed since, it was alive later: that one is asked last.
+        renewed_since = latest is not None and latest.spent_at < row.issued_at
+        if latest is not None and (not renewed_since or fate is Fate.NEEDS_REAUTH):
             fate = Fate.SUSPECT
             candidates.return_to(group.db, row, latest, refused.retry_at, group.now)
             group.notices.extend(verdict_brake.count(group.db, refused, group.now))
