@@ -18,10 +18,9 @@ from tests.clock import FakeClock
 from tests.grants import GrantTable
 from tests.sync.test_on_the_rehearsal_tenant import management_of
 from worker.auth0.answers import connection_of
-from worker.cli.checks import SAID_ANYWAY
 from worker.cli.concerns import mending
 from worker.cli.foreseeing import foreseen
-from worker.cli.providers import connection_rows
+from worker.cli.providers import SAID_ANYWAY, connection_rows
 from worker.providers import load_catalogue
 from worker.rehearsal import ConnectionSpec, StageSettings, rehearsal
 from worker.store.audit import AuditLog
