@@ -147,7 +147,7 @@ def test_a_change_a_provider_announced_is_told_while_it_is_near_with_the_users_c
     clock.advance((datetime(2026, 11, 28, tzinfo=UTC) - clock.now()).total_seconds())
     [concern] = concerns(base, "acme")["crm"]
     assert "2027-02-16 (in 80 days)" in concern.sentence
-    assert concern.sentence.endswith("(1 grants, 1 users)")
+    assert concern.sentence.endswith("(1 grant, 1 user)")
     clock.advance(200 * 86_400)
     assert concerns(base, "acme") == {}
 

@@ -28,7 +28,9 @@ CASES = {
     "the connection is stopped": (
         {},
         "invalid_client",
-        "nothing until an operator mends the connection: invalid_client",
+        "nothing until an operator mends the connection: invalid_client; check its client id and "
+        "secret, at Auth0 and at the provider; if Auth0 had them wrong, `evergrant sync "
+        "connections`; then `evergrant connections reopen google`",
         "operator",
     ),
     "refused once": (

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx
 
@@ -21,6 +22,7 @@ from worker.bootstrap.forgetting import KEEP
 from worker.bootstrap.pulling import apis_of, credentials_of
 from worker.cli.finding import Finding, Status
 from worker.cli.foreseeing import foreseen
+from worker.cli.output import counted
 from worker.cli.providers import SAID_ANYWAY, connection_rows
 from worker.domain.errors import KeyringError, WorkerError
 from worker.domain.held import Withheld
@@ -131,29 +133,45 @@ async def _clock(label: str, http: httpx.AsyncClient, address: str) -> list[Find
 
 
 def connections(base: Base) -> Iterator[Finding]:
-    findings = FindingRepository(base.engine)
     shut = base.vault().closed()
     for tenant in base.settings.tenants:
-        if tenant in shut:
-            continue
-        rows = connection_rows(base, tenant)
-        told = findings.all(tenant)
-        lines = ConnectionCare(base.engine, base.audit).lines(tenant, now=base.clock.now())
-        users = {line.name: line.users for line in lines}
-        for row in rows:
-            label = f"connection {tenant}/{row['connection']}"
-            codes = [
-                code
-                for code in told.get(row["connection"], ())
-                if not (row["problem"] and code in SAID_ANYWAY)
-            ]
-            for problem in filter(None, [row["problem"], *map(explain_problem, codes)]):
-                concerned = f" ({row['grants']} grants of {users[row['connection']]} users)"
-                yield Finding(label, Status.WARN, problem + concerned, row["advice"])
-            for concern in row["concerns"]:
-                yield Finding(label, Status.WARN, concern)
-        well = sum(not row["problem"] and row["connection"] not in told for row in rows)
-        yield Finding(f"tenant {tenant}", Status.OK, f"{well} of {len(rows)} connections are well")
+        if tenant not in shut:
+            yield from _connections_of(base, tenant)
+
+
+def _connections_of(base: Base, tenant: str) -> Iterator[Finding]:
+    rows = connection_rows(base, tenant)
+    told = FindingRepository(base.engine).all(tenant)
+    lines = ConnectionCare(base.engine, base.audit).lines(tenant, now=base.clock.now())
+    users = {line.name: line.users for line in lines}
+    for row in rows:
+        yield from _of_connection(row, told.get(row["connection"], ()), users[row["connection"]])
+    label, well = f"tenant {tenant}", sum(_is_well(row, told) for row in rows)
+    if not rows:
+        yield Finding(label, Status.OK, "no connection is known here yet: they come with logins")
+    elif well == len(rows):
+        yield Finding(label, Status.OK, f"connections that are well: all {well}")
+    else:
+        yield Finding(label, Status.WARN, f"connections that are well: {well} of {len(rows)}")
+
+
+def _of_connection(row: Mapping[str, Any], codes: Iterable[str], users: int) -> Iterator[Finding]:
+    """A stop is a failure: nothing of the connection is renewed until a person acts."""
+    label = f"connection {row['tenant']}/{row['connection']}"
+    concerned = f" ({counted(row['grants'], 'grant')} of {counted(users, 'user')})"
+    if problem := row["problem"]:
+        status = Status.FAIL if row["stopped"] else Status.WARN
+        stopped = "stopped, nothing of it is renewed: " if row["stopped"] else ""
+        yield Finding(label, status, f"{stopped}{problem}{concerned}", row["advice"])
+    for code in codes:
+        if not (problem and code in SAID_ANYWAY):
+            yield Finding(label, Status.WARN, explain_problem(code) + concerned)
+    for concern in row["concerns"]:
+        yield Finding(label, Status.WARN, concern)
+
+
+def _is_well(row: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    return not row["problem"] and row["connection"] not in told
 
 
 def users(base: Base) -> Iterator[Finding]:

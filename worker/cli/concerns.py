@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.bootstrap.base import Base
+from worker.cli.output import counted
 from worker.domain.attempt import OTHER_ACCOUNT, USER_INACTIVE
 from worker.domain.errors import WorkerError
 from worker.domain.exchange import ConnectionConfig
@@ -45,8 +46,8 @@ class Concern:
         """With how many it concerns."""
         if not self.grants:
             return self.told
-        people = f", {self.users} users" if self.users else ""
-        return f"{self.told} ({self.grants} grants{people})"
+        people = f", {counted(self.users, 'user')}" if self.users else ""
+        return f"{self.told} ({counted(self.grants, 'grant')}{people})"
 
 
 def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
@@ -116,7 +117,10 @@ def mending(base: Base, held: HeldGrant) -> str:
         == (held.key.connection, held.provider, held.reason)
     ]
     others = sum(line.users for line in same) - 1
-    return f"{told} ({others} other users of the connection are concerned)" if others > 0 else told
+    if others < 1:
+        return told
+    many = "is" if others == 1 else "are"
+    return f"{told} ({counted(others, 'other user')} of the connection {many} concerned)"
 
 
 def to_mend(base: Base, config: ConnectionConfig, entry: str, reason: str) -> str:

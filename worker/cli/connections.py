@@ -12,7 +12,7 @@ from worker.bootstrap.base import Base
 from worker.cli import context
 from worker.cli.output import Json, Tenant, out, print_facts, print_json, print_table
 from worker.domain.errors import ConfigurationError, NotFoundError, WorkerError
-from worker.domain.exchange import ConnectionConfig
+from worker.domain.exchange import ConnectionConfig, to_reopen
 from worker.domain.secret import Secret
 from worker.store.connection_care import ConnectionCare, ConnectionLine
 from worker.sync import explain_problem
@@ -161,7 +161,7 @@ def _advice(base: Base, line: ConnectionLine, config: ConnectionConfig) -> Itera
     elif line.stopped:
         if meant := base.catalogue.resolve(config, has_refresh_token=True).means(line.stopped):
             yield meant
-        yield f"mend what stopped it, then: evergrant connections reopen {line.name}"
+        yield to_reopen(line.name, line.stopped)
     elif line.verdicts_held:
         yield (
             "many refresh tokens were refused at once, so none is given up; if users did withdraw: "

@@ -23,6 +23,7 @@ from worker.cli.output import (
     print_table,
 )
 from worker.cli.trying import dry_run, really_renew
+from worker.domain.exchange import ConnectionConfig, to_reopen
 from worker.providers.changes import sentence
 from worker.providers.schema import configuration_schema
 from worker.store.overview import Overview
@@ -135,7 +136,8 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
     counts, found = Overview(base.engine).grants_by_connection(tenant), concerns(base, tenant)
     for config in base.connections().all(tenant):
         provider = base.catalogue.resolve(config, has_refresh_token=True)
-        problem = config.stopped or unrenewable(provider) or ""
+        stopped = config.stopped if config.enabled else None
+        problem = stopped or unrenewable(provider) or ""
         if not config.enabled:
             problem = "switched off in evergrant.toml"
         rows.append(
@@ -146,9 +148,8 @@ def connection_rows(base: Any, tenant: str) -> list[dict[str, Any]]:
                 "provider": provider.name,
                 "grants": counts.get(config.name, 0),
                 "problem": problem,
-                "advice": provider.means(problem) or _advice(base, provider.name)
-                if problem
-                else "",
+                "stopped": stopped is not None,
+                "advice": _advice(base, config, problem),
                 "concerns": [
                     one.sentence for one in found.get(config.name, []) if one.told != problem
                 ],
@@ -168,10 +169,17 @@ def unrenewable(provider: Any) -> str | None:
     return None if lasts else provider.not_renewable
 
 
-def _advice(base: Any, entry: str) -> str:
-    """Of an entry with nothing to renew; every other problem says itself what mends it."""
-    known = base.catalogue[entry]
-    return " ".join(known.advice) if known.grant == "none" else ""
+def _advice(base: Any, config: ConnectionConfig, problem: str) -> str:
+    """Of a stop, and of an entry with nothing to renew; other problems say what mends them."""
+    if not problem:
+        return ""
+    provider = base.catalogue.resolve(config, has_refresh_token=True)
+    if problem == config.stopped:
+        meant = provider.means(problem).rstrip(".")
+        return "; ".join(filter(None, [meant, to_reopen(config.name, problem)]))
+    known = base.catalogue[provider.name]
+    nothing = " ".join(known.advice) if known.grant == "none" else ""
+    return provider.means(problem) or nothing
 
 
 def _print_tried(answer: dict[str, Any]) -> None:

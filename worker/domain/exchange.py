@@ -153,3 +153,16 @@ class ConnectionConfig:
         """Whether it is the same client with the same secret, in all that a request is made of."""
         mine = (self.client_id, self.client_secret, self.options, self.headers)
         return mine == (other.client_id, other.client_secret, other.options, other.headers)
+
+
+HOST_CHANGED = "its token host changed"  # how a stop begins that only an approval takes off
+
+
+def to_reopen(connection: str, stopped: str) -> str:
+    """What an operator does about a connection that was stopped for that reason."""
+    if stopped.startswith(HOST_CHANGED):
+        return f"look whether that is meant: `evergrant connections explain {connection}`"
+    return (
+        "check its client id and secret, at Auth0 and at the provider; if Auth0 had them wrong, "
+        f"`evergrant sync connections`; then `evergrant connections reopen {connection}`"
+    )

@@ -9,6 +9,7 @@ from datetime import datetime
 from worker.domain.access import ApiKey, Verb
 from worker.domain.attempt import USER_INACTIVE
 from worker.domain.errors import NotFoundError
+from worker.domain.exchange import to_reopen
 from worker.domain.forward import Moment
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
 from worker.domain.held import GONE, Actor, HeldGrant, Withheld, parked, who_must_act
@@ -92,7 +93,8 @@ def what_next(held: HeldGrant, stopped: str | None, now: datetime) -> tuple[str,
     if held.state is not GrantState.ACTIVE:
         return _after(held)
     if stopped:
-        return f"nothing until an operator mends the connection: {stopped}", Actor.OPERATOR
+        mend = to_reopen(held.key.connection, stopped)
+        return f"nothing until an operator mends the connection: {stopped}; {mend}", Actor.OPERATOR
     if held.alias_of is not None:
         return f"follows grant {held.alias_of}, which holds the same refresh token", None
     return _scheduled(held, now) if held.renewable else _without_renewal(held)

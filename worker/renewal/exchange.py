@@ -16,6 +16,7 @@ from worker.domain.errors import (
     TransientError,
 )
 from worker.domain.exchange import (
+    HOST_CHANGED,
     Answered,
     NotSent,
     Outcome,
@@ -175,7 +176,7 @@ class Exchanger:
         if approved is None:
             return self._endings.awhile(prepared.claim, "no_connection")
         if approved != request.host:
-            why = f"its token host changed from {approved} to {request.host}"
+            why = f"{HOST_CHANGED} from {approved} to {request.host}"
             return await self._blame_connection(prepared, "host_changed", why)
         return request
 
