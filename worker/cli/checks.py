@@ -13,7 +13,7 @@ from worker import settings as _settings
 from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.keyrings import Ring, belongs, rings_of
 from worker.cli.audit import problems_of
-from worker.cli.checks_running import backlog, broker, web
+from worker.cli.checks_running import backlog, broker, events, web, workers
 from worker.cli.checks_tenants import connections, tenants, users
 from worker.cli.finding import Finding, Status
 from worker.cli.run import flower_arguments
@@ -42,13 +42,16 @@ def examine(*, deep: bool = False) -> list[Finding]:
         for check in (_keyring, _database, _keyrings, _data_dir, broker, web):
             found += _safely(check, base)
         if all(f.status is not Status.FAIL for f in found if f.name in ("keyring", "database")):
-            for check in (_sealed, backlog, _api_keys, tenants, connections, users):
-                found += _safely(check, base)
-            if deep:
-                found += _safely(_audit, base)
+            found += _of_the_store(base, deep=deep)
     finally:
         base.close()
     return found
+
+
+def _of_the_store(base: Base, *, deep: bool) -> list[Finding]:
+    """What can be asked once the store opens."""
+    checks = [_sealed, workers, backlog, events, _api_keys, tenants, connections, users]
+    return [one for check in [*checks, *[_audit] * deep] for one in _safely(check, base)]
 
 
 def _safely(check: Callable[[Base], Iterable[Finding]], base: Base) -> list[Finding]:
