@@ -14,6 +14,7 @@ import typer
 
 from worker import settings as _settings
 from worker.cli.output import err, out
+from worker.cli.ports import refuse_taken
 from worker.domain.errors import ConfigurationError
 from worker.settings import Settings
 
@@ -54,6 +55,7 @@ def web(supervised: Supervised = False) -> None:
     Example: EVERGRANT_HOST=0.0.0.0 evergrant web
     """
     settings = _start("web", supervised=supervised)
+    refuse_taken(settings.host, settings.port, "EVERGRANT_PORT")
     import uvicorn
 
     from worker.cli.asgi import build_web
@@ -166,6 +168,9 @@ def up(
     """
     settings = _settings.load()
     announce(settings)
+    refuse_taken(settings.host, settings.port, "EVERGRANT_PORT")
+    if with_flower:
+        refuse_taken(settings.flower_host, settings.flower_port, "EVERGRANT_FLOWER_PORT")
     prepare(settings)
     from worker.cli.supervisor import Child, Supervisor
 
