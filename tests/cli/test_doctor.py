@@ -118,6 +118,14 @@ def test_the_backlog_counts_as_status_does(grants, doctor):
     )
 
 
+def test_an_auth0_that_is_not_reached_is_no_matter_of_scopes(doctor):
+    _no_webhooks, away, none = doctor("tenant acme")
+    assert away["status"] == "fail"
+    assert away["told"] == "token endpoint: ConnectError (http://127.0.0.1:1)"
+    assert "AUTH0_DOMAIN" in away["advice"]
+    assert none["told"].startswith("no connection is known here yet")
+
+
 def test_a_web_role_elsewhere_is_not_said_to_be_down(doctor):
     [web] = doctor("web")
     assert web["told"].startswith("asked http://127.0.0.1:1/readyz")

@@ -104,7 +104,7 @@ def test_init_writes_nothing_that_could_not_be_read_again(tmp_path, capsys, opti
     ("arguments", "code", "says"),
     [
         (["nonsense"], 2, "No such command"),
-        (["status"], 2, "evergrant migrate"),
+        (["status"], 2, "no evergrant.toml in"),
         (["tokens", "get", "x"], 2, "Missing argument"),
         (["--version"], 0, "evergrant "),
     ],

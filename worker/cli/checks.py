@@ -12,10 +12,12 @@ from pathlib import Path
 from worker import settings as _settings
 from worker.bootstrap.base import Base, Role, open_base
 from worker.bootstrap.keyrings import Ring, belongs, rings_of
+from worker.cli import context
 from worker.cli.audit import problems_of
 from worker.cli.checks_running import backlog, broker, events, web, workers
 from worker.cli.checks_tenants import connections, tenants, users
 from worker.cli.finding import Finding, Status
+from worker.cli.output import advice
 from worker.cli.run import flower_arguments
 from worker.domain.errors import WorkerError
 from worker.settings import Settings
@@ -34,6 +36,8 @@ def examine(*, deep: bool = False) -> list[Finding]:
     except WorkerError as error:
         return [Finding("settings", Status.FAIL, str(error), "mend it and run doctor again")]
     found = [*_settings_are_sound(settings)]
+    if told := context.no_store(settings):
+        return [*found, Finding("database", Status.FAIL, told)]
     try:
         base = open_base(settings, Role.CLI)
     except WorkerError as error:
@@ -59,7 +63,7 @@ def _safely(check: Callable[[Base], Iterable[Finding]], base: Base) -> list[Find
     try:
         return list(check(base))
     except WorkerError as error:
-        return [Finding(name, Status.FAIL, str(error))]
+        return [Finding(name, Status.FAIL, str(error), advice(error))]
     except Exception as error:  # a check that breaks is a finding, not the end of the others
         return [Finding(name, Status.FAIL, f"the check itself failed: {type(error).__name__}")]
 

@@ -22,9 +22,9 @@ from worker.bootstrap.forgetting import KEEP
 from worker.bootstrap.pulling import apis_of, credentials_of
 from worker.cli.finding import Finding, Status
 from worker.cli.foreseeing import foreseen
-from worker.cli.output import counted
+from worker.cli.output import advice, counted
 from worker.cli.providers import SAID_ANYWAY, connection_rows
-from worker.domain.errors import KeyringError, WorkerError
+from worker.domain.errors import WorkerError
 from worker.domain.held import Withheld
 from worker.settings import TenantSettings
 from worker.store import outbox
@@ -66,12 +66,17 @@ async def _ask_tenants(base: Base) -> list[Finding]:
                 found += _deprecations(base, name)
                 found += await _clock(label, http, credentials_of(told).address)
                 found += await foreseen(base, apis[name])
-            except KeyringError as error:
-                found.append(Finding(label, Status.FAIL, str(error)))
             except WorkerError as error:
-                found.append(Finding(label, Status.FAIL, str(error), "is the M2M application"
-                    " authorised for the Management API?"))  # fmt: skip
+                found.append(_unasked(label, error, credentials_of(told).address))
     return found
+
+
+def _unasked(label: str, error: WorkerError, address: str) -> Finding:
+    """Auth0 could not be asked, or refused. What a setting mends says so itself."""
+    why = str(error).removeprefix(f"{label.removeprefix('tenant ')}: ")
+    if error.code == "auth0_away":
+        why = f"{why} ({address})"
+    return Finding(label, Status.FAIL, why, advice(error))
 
 
 def _scopes(label: str, granted: str) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.domain.grant import GrantId
 from worker.domain.held import HeldGrant
 from worker.monitoring import logs
+from worker.settings import Settings
 from worker.store import migrate
 from worker.store.handout import HandoutRepository
 
@@ -34,6 +36,8 @@ def operator() -> str:
 def opened() -> Iterator[Base]:
     """The store and all keys, for one command. Raises: ConfigurationError, schema too old."""
     settings = _settings.load()
+    if told := no_store(settings):  # before anything is made where a command only looks
+        raise ConfigurationError(told, code="no_store")
     logs.configure(json=settings.log_format == "json", level="warning", role="cli")
     base = open_base(settings, Role.CLI)
     try:
@@ -42,6 +46,19 @@ def opened() -> Iterator[Base]:
         yield base
     finally:
         base.close()
+
+
+def no_store(settings: Settings) -> str | None:
+    """Why there is nothing to look at: an embedded database that nobody has made yet."""
+    file = Path(settings.database_url.partition(":///")[2])
+    if not settings.embedded_database or file.exists():
+        return None
+    if settings.from_file:
+        return f"the database is not migrated: run `evergrant up` or `migrate`, which makes {file}"
+    return (
+        f"no evergrant.toml in {Path.cwd()}, and no database at {file}: run it in Evergrant's own"
+        " directory, or set EVERGRANT_CONFIG; `evergrant init` and `up` begin here"
+    )
 
 
 def run(work: Callable[[Base], Coroutine[Any, Any, T]]) -> T:

@@ -128,6 +128,25 @@ def span(seconds: float) -> str:
 def explain(error: WorkerError) -> None:
     err.print("[bold red]error[/]", end=" ")
     err.print(str(error), markup=False)
+    if told := advice(error):
+        err.print(f"→ {told}", markup=False)
+
+
+def advice(error: WorkerError) -> str:
+    """What to do about it, where the message cannot say so wherever it is read."""
+    return _ADVICE.get(error.code, "")
+
+
+_ADVICE = {
+    "store_away": (
+        "is the database running and reachable from here, and does EVERGRANT_DATABASE_URL name"
+        " the right host, user and password?"
+    ),
+    "auth0_away": (
+        "does this machine reach it (DNS, firewall, a proxy), and is AUTH0_DOMAIN, or the tenant's"
+        " `domain`, the right one?"
+    ),
+}
 
 
 def exit_code(error: WorkerError) -> int:

@@ -31,7 +31,7 @@ def node_of(data_directory: Path) -> str:
     Proof that a process is dead comes from files in there, so two nodes that share a host name
     but not the directory must not share a node name.
     """
-    data_directory.mkdir(parents=True, exist_ok=True)
+    data_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = data_directory / "node"
     try:
         with path.open("x") as file:

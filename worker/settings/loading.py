@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from worker.domain.errors import ConfigurationError
 from worker.settings.least import ROLE, withheld_from, without
 from worker.settings.lines import line_at
-from worker.settings.tables import ActionSettings, NoticeSettings, Settings, TenantSettings
+from worker.settings.tables import NO_FILE, ActionSettings, NoticeSettings, Settings, TenantSettings
 
 DEFAULT_TENANT = "default"  # what AUTH0_DOMAIN and its companions are known as
 
@@ -54,7 +54,7 @@ def load(
     place = _Place(base=path.parent, env=env, name=path.name, text=text)
     withheld = withheld_from(role or real.get(ROLE))
     values = _resolve(without(_parsed(text, path), withheld), place)
-    source = str(path) if path.exists() else "the environment"
+    source = str(path) if path.exists() else NO_FILE
     warnings = _overlay_environment(values, env, path.parent, withheld)
     _fill_defaults(values, base)
     told = {**values, "source": source, "warnings": tuple(warnings)}
@@ -210,5 +210,6 @@ def share_metrics(data_dir: Path) -> None:
     Takes effect only before prometheus-client is first imported.
     """
     path = data_dir / "metrics"
-    path.mkdir(parents=True, exist_ok=True)
+    for directory in (data_dir, path):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(path))

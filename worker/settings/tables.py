@@ -135,6 +135,9 @@ def _or_off(value: object) -> object:
     return None if value == "off" else value
 
 
+NO_FILE = "the environment"
+
+
 class Settings(_Table):
     """Everything that can be set, read once."""
 
@@ -222,7 +225,7 @@ class Settings(_Table):
     actions: tuple[ActionSettings, ...] = ()
     notices: tuple[NoticeSettings, ...] = ()
 
-    source: str = Field(default="the environment", exclude=True)  # the file read, for messages
+    source: str = Field(default=NO_FILE, exclude=True)  # the file read, for messages
     warnings: tuple[str, ...] = Field(default=(), exclude=True)
 
     @field_validator("tick")
@@ -275,6 +278,11 @@ class Settings(_Table):
         """Tenant to the address of its keyring, of those that do not use the deployment's."""
         told = {name: tenant.keyring for name, tenant in self.tenants.items()}
         return {name: own for name, own in told.items() if own and own != self.keyring}
+
+    @property
+    def from_file(self) -> bool:
+        """Whether there is an `evergrant.toml`."""
+        return self.source != NO_FILE
 
     @property
     def embedded_broker(self) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 from psycopg.pq import Format
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
 
-from worker.domain.errors import PermanentError, TransientError
+from worker.domain.errors import ConfigurationError, PermanentError, TransientError
 
 SQLITE_BUSY_MS = 15_000
 IDLE = 1.0  # seconds a connection is trusted without being asked
@@ -31,9 +31,15 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     """An engine for `url`; `postgresql://` means psycopg 3.
 
     Parameters never show in errors (`hide_parameters`), because some of them are ciphertexts.
-    Call it after any fork: a connection does not survive one.
+    Call it after any fork: a connection does not survive one. Raises: ConfigurationError.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:  # its message shows the address, and a password in it
+        raise ConfigurationError(
+            "EVERGRANT_DATABASE_URL: no address such as postgresql://user:password@host/name",
+            code="bad_url",
+        ) from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite":
@@ -83,7 +89,7 @@ def _ask_idle_ones(engine: Engine) -> None:
 
 def _open_sqlite(parsed: Any, pool_size: int) -> Engine:
     if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_engine(
         parsed,
         hide_parameters=True,
@@ -126,7 +132,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     its operator has mended it (REFUSES); nothing is then written, or the commit's fate is unknown
     and the caller reads back.
     """
-    with _named_errors(), engine.connect() as connection, connection.begin():
+    with _named_errors(engine), engine.connect() as connection, connection.begin():
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
@@ -136,7 +142,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection for reads, without a transaction: on PostgreSQL, as measured, 24 % cheaper."""
     options = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
-    with _named_errors(), engine.connect().execution_options(**options) as connection:
+    with _named_errors(engine), engine.connect().execution_options(**options) as connection:
         yield connection
 
 
@@ -150,14 +156,23 @@ def at_once(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def _named_errors() -> Iterator[None]:
+def _named_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise TransientError(f"store: {type(error.orig).__name__}", code="store_away") from error
+        told = f"store at {place_of(engine)}: {type(error.orig).__name__}"
+        raise TransientError(told, code="store_away") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise TransientError("store: connection lost", code="store_away") from error
+            told = f"store at {place_of(engine)}: connection lost"
+            raise TransientError(told, code="store_away") from error
         if getattr(error.orig, "sqlstate", None) in _OPERATORS:  # nothing that we write is to blame
-            raise TransientError(f"store: {type(error.orig).__name__}", code=REFUSES) from error
+            told = f"store at {place_of(engine)}: {type(error.orig).__name__}"
+            raise TransientError(told, code=REFUSES) from error
         raise PermanentError(f"store: {type(error.orig).__name__}", code="store_error") from error
+
+
+def place_of(engine: Engine) -> str:
+    """Host, port and database, or the file: neither the user nor the password."""
+    url = engine.url
+    return f"{url.host}:{url.port or 5432}/{url.database}" if url.host else str(url.database)

@@ -64,7 +64,7 @@ class KeyringSource:
 
     def create(self, keyring: Keyring) -> Keyring:
         path = self._path()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             _write(path, keyring.to_json(self._wrapping))
         except FileExistsError:
