@@ -176,9 +176,30 @@ def test_what_cannot_be_meant_is_refused_with_file_key_and_advice(read, toml, en
     assert refused.value.__cause__ is None or "hidden" not in repr(refused.value.__cause__)
 
 
-def test_a_stray_variable_is_warned_about_with_the_right_name(read):
-    settings = read(EVERGRANT_TIK="3")
-    assert settings.warnings == ("EVERGRANT_TIK is no setting; did you mean EVERGRANT_TICK?",)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("TIK", "TICK"), ("DATABSE_URL", "DATABASE_URL"), ("DATABASE_URL_FILE", "DATABASE_URL")],
+)
+def test_a_misspelt_variable_stops_the_start_with_the_right_name(read, name, meant):
+    """A worker without its database would start on another, empty one."""
+    message = f"EVERGRANT_{name} is no setting; did you mean EVERGRANT_{meant}\\?"
+    with pytest.raises(ConfigurationError, match=message):
+        read(**{f"EVERGRANT_{name}": "3"})
+
+
+@pytest.mark.parametrize("name", ["SERVICE_HOST", "SERVICE_PORT", "IMAGE"])
+def test_a_variable_that_resembles_no_setting_is_warned_about(read, name):
+    """Kubernetes names some after every service."""
+    settings = read(**{f"EVERGRANT_{name}": "3"})
+    assert settings.warnings == (f"EVERGRANT_{name} is no setting",)
+
+
+def test_a_variable_of_the_operators_own_may_resemble_a_setting(read):
+    keyring = {"EVERGRANT_KEYRING": "env:EVERGRANT_KEYRINGS", "EVERGRANT_KEYRINGS": "{}"}
+    assert read(**keyring).warnings == ()
+    assert read(EVERGRANT_API_KEY="of an app").warnings == ()
+    told = TENANT.replace("ACME_SECRET", "EVERGRANT_ACTION_SECRET")
+    assert read(told, EVERGRANT_ACTION_SECRET="x").warnings == ()
 
 
 def test_settings_show_no_secret(read):

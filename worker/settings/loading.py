@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from worker.domain.errors import ConfigurationError
 from worker.settings.least import ROLE, withheld_from, without
 from worker.settings.lines import line_at
+from worker.settings.stray import stray
 from worker.settings.tables import NO_FILE, ActionSettings, NoticeSettings, Settings, TenantSettings
 
 DEFAULT_TENANT = "default"  # what AUTH0_DOMAIN and its companions are known as
@@ -30,7 +30,8 @@ _AUTH0 = {  # as Auth0's own tools name them (auth0-deploy-cli, Terraform provid
     "EVERGRANT_EVENTS_BEARER": "events_bearer",
     "EVERGRANT_ACTIONS_SECRET": "actions_secret",
 }
-_MEANT_FOR_US = re.compile(r"EVERGRANT_[A-Z_]+")
+_TABLES = frozenset({"tenants", "providers", "actions", "notices", "source", "warnings"})
+_SIMPLE = {f"EVERGRANT_{name.upper()}": name for name in Settings.model_fields.keys() - _TABLES}
 
 
 def load(
@@ -55,7 +56,8 @@ def load(
     withheld = withheld_from(role or real.get(ROLE))
     values = _resolve(without(_parsed(text, path), withheld), place)
     source = str(path) if path.exists() else NO_FILE
-    warnings = _overlay_environment(values, env, path.parent, withheld)
+    _overlay_environment(values, env, path.parent, withheld)
+    warnings = stray({*_SIMPLE, *_AUTH0, "EVERGRANT_CONFIG", ROLE}, env, text)
     _fill_defaults(values, base)
     told = {**values, "source": source, "warnings": tuple(warnings)}
     try:
@@ -127,11 +129,9 @@ def _address(value: str, base: Path) -> str:
 
 def _overlay_environment(
     values: dict[str, Any], env: Mapping[str, str], base: Path, withheld: frozenset[str]
-) -> list[str]:
-    """Put EVERGRANT_… and AUTH0_… over the file's values; returns warnings about stray names."""
-    tables = {"tenants", "providers", "actions", "notices", "source", "warnings"}
-    simple = {f"EVERGRANT_{name.upper()}": name for name in Settings.model_fields.keys() - tables}
-    for name, key in simple.items():
+) -> None:
+    """Put EVERGRANT_… and AUTH0_… over the file's values."""
+    for name, key in _SIMPLE.items():
         if env.get(name):
             at = (key,) if _is_keyring((key,)) else ()
             values[key] = _resolve(env[name], _Place(base=base, env=env, name=name), at)
@@ -143,9 +143,6 @@ def _overlay_environment(
     if "domain" in told or DEFAULT_TENANT in values.get("tenants", {}):
         tenants = values.setdefault("tenants", {})
         tenants[DEFAULT_TENANT] = {**tenants.get(DEFAULT_TENANT, {}), **told}
-    known = {*simple, *_AUTH0, "EVERGRANT_CONFIG", ROLE}
-    stray = [name for name in env if _MEANT_FOR_US.fullmatch(name) and name not in known]
-    return [f"{name} is no setting{_suggest(name, known)}" for name in sorted(stray)]
 
 
 def _fill_defaults(values: dict[str, Any], base: Path) -> None:
