@@ -38,6 +38,7 @@ def test_logins_are_pulled_and_renewed_and_a_flushed_broker_loses_nothing(reques
         running.wait_for_renewals(6)
         status = running.product.status()["providers"]
         ledger = running.stage.ledger()["total"]
+        assert "delayed delivery" not in running.product.log.read_text(), "we use no ETA"
     assert sum(line["active"] for line in status) == 4
     assert ledger["families_lost"] == ledger["reused"] == 0
 

@@ -79,6 +79,7 @@ def _common(settings: Settings) -> Mapping[str, Any]:
         "worker_send_task_events": True,  # cheap here: a task is a batch, not a token
         "worker_pool": "threads",
         "worker_concurrency": settings.concurrency,
+        "worker_consumer": "worker.queue.worker_consumer:Consumer",
         "worker_prefetch_multiplier": 1,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
