@@ -23,6 +23,22 @@ def test_processes_of_one_data_directory_count_together(tmp_path):
     )
 
 
+AS_CELERY = """
+import celery.bin.celery, sys
+assert "prometheus_client" in sys.modules, "Flower's plugin brings it: else this shows nothing"
+import worker.tasks.app
+"""
+
+
+def test_a_worker_that_celery_starts_counts_with_the_others(tmp_path):
+    """`celery -A worker.tasks.app` imports prometheus-client before our settings are read."""
+    env = {"EVERGRANT_DATA_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", AS_CELERY + COUNT], env=env, cwd=tmp_path, check=True)
+    env = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
+    shown = subprocess.run([sys.executable, "-c", SHOW], env=env, check=True, capture_output=True)
+    assert b'evergrant_renewals_total{provider="github",verdict="renewed"} 1.0' in shown.stdout
+
+
 def test_a_scrape_survives_a_store_that_is_away():
     def away():
         raise OSError("no store")

@@ -204,7 +204,7 @@ def database_url() -> str:
 def share_metrics(data_dir: Path) -> None:
     """Let the processes of one data directory count together (see monitoring.metrics).
 
-    Takes effect only before prometheus-client is first imported.
+    Takes effect only before `monitoring.metrics` is first imported.
     """
     path = data_dir / "metrics"
     for directory in (data_dir, path):

@@ -23,7 +23,7 @@ from celery.worker.control import Panel
 from worker import settings as _settings
 
 settings = _settings.load()
-_settings.share_metrics(settings.data_dir)  # before anything imports prometheus-client
+_settings.share_metrics(settings.data_dir)  # before our metrics are made
 
 from worker.bootstrap.base import Role, load_entries, open_base  # noqa: E402  # after the above
 from worker.bootstrap.runtime import one_arena, spare_collector  # noqa: E402
