@@ -189,7 +189,7 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(evergrant, monkeypatch):
     monkeypatch.setenv("EVERGRANT_BROKER_URL", "redis://127.0.0.1:1/0")
     told = evergrant("doctor", code=1)
     failed = {check["name"]: check for check in told["checks"] if check["status"] == "fail"}
-    assert "evergrant init" in failed["keyring"]["told"]
+    assert "`evergrant keys create` makes one" in failed["keyring"]["told"]
     assert "slower" in failed["broker"]["advice"]
 
 

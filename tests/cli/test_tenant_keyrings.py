@@ -14,7 +14,7 @@ from worker import settings as _settings
 from worker.bootstrap.base import Role, open_base
 from worker.bootstrap.first_start import first_start
 from worker.cli.app import call
-from worker.vault import OF_A_TENANT, Keyring
+from worker.vault import OF_A_TENANT, Keyring, Purpose
 
 PAGE = Path(__file__).parents[2] / "docs/keys.md"
 TENANT = '[tenants.{0}]\ndomain = "{0}.auth0.com"\nclient_id = "c"\nclient_secret = "s"\n{1}\n'
@@ -150,6 +150,26 @@ def test_a_new_tenants_keyring_is_made_and_one_with_data_is_led_to_move(place, e
     (place / "evergrant.toml").write_text(text + more)
     assert evergrant("keys", "create", "--tenant", "fresh")["keys"] == len(OF_A_TENANT)
     assert "never overwritten" in evergrant("keys", "create", "--tenant", "fresh", code=2)
+
+
+def test_the_deployments_keyring_is_made_once_where_roles_run_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVERGRANT_KEYRING", str(tmp_path / "keys/ring.json"))
+    (tmp_path / "evergrant.toml").write_text(TENANT.format("acme", ""))
+    assert call(["migrate"]) == 0
+    assert call(["keys", "list"]) == 2
+    assert "`evergrant keys create` makes one" in capsys.readouterr().err
+    assert call(["keys", "create"]) == 0
+    made = Keyring.load(tmp_path / "keys/ring.json")
+    assert {key.purpose for key in made.keys} == set(Purpose)
+    assert call(["keys", "create"]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+
+
+def test_a_lost_keyring_is_not_replaced_by_one_that_opens_nothing(place, evergrant):
+    (place / "data/keyring.json").rename(place / "lost.json")
+    assert "restore the one" in evergrant("keys", "create", code=2)
+    assert not (place / "data/keyring.json").exists()
 
 
 @pytest.mark.parametrize("verb", ["rotate", "list", "rewrap"])

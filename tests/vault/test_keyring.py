@@ -41,7 +41,7 @@ def test_a_file_that_others_can_reach_is_refused(path: Path, mode: int) -> None:
 
 
 def test_a_missing_one_names_the_command_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="evergrant init"):
+    with pytest.raises(ConfigurationError, match="evergrant keys create"):
         Keyring.load(tmp_path / "none.json")
 
 

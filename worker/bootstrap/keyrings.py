@@ -38,10 +38,9 @@ class Ring:
         return f"keyring of {', '.join(self.tenants)}" if self.tenants else "keyring"
 
     def source(self, purposes: Collection[Purpose] | None = None) -> KeyringSource:
-        advice = "`evergrant init` makes one"
-        if self.tenants:
-            create = f"`evergrant keys create --tenant {self.tenants[0]}`"
-            advice = f"restore it; for a new tenant {create} makes one"
+        option = f" --tenant {self.tenants[0]}" if self.tenants else ""
+        new = "for a new tenant" if self.tenants else "in a new deployment"
+        advice = f"restore it; {new} `evergrant keys create{option}` makes one"
         return KeyringSource(self.address, purposes=purposes, environment=os.environ, advice=advice)
 
     def load(self) -> Keyring:

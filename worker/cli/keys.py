@@ -16,7 +16,16 @@ from worker import settings as _settings
 from worker.bootstrap.base import PURPOSES, Role
 from worker.bootstrap.keyrings import Ring, ring_of, rings_of
 from worker.cli import context
-from worker.cli.output import EXIT_FAILED, Json, err, out, print_facts, print_json, print_table
+from worker.cli.output import (
+    EXIT_FAILED,
+    Json,
+    counted,
+    err,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+)
 from worker.domain.access import Scope, parse_scope
 from worker.domain.errors import ConfigurationError, NotFoundError, PermanentError, WorkerError
 from worker.settings import Settings
@@ -97,23 +106,35 @@ def _row(ring: Ring, key: Key) -> dict[str, Any]:
 
 @keys.command("create")
 def create_keyring(
-    tenant: Annotated[str, typer.Option(help="Whose; its `keyring` in evergrant.toml says where.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Of its own; its `keyring` in evergrant.toml says where."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make the keyring of a tenant that is new here.
+    """Make the deployment's keyring, at EVERGRANT_KEYRING, or that of a tenant that is new here.
 
-    One that has tokens already takes its keys along: `evergrant keys move FILE --tenant NAME`.
+    Nothing is overwritten. A tenant that has tokens already takes its keys along:
+    `evergrant keys move FILE --tenant NAME`.
     """
     with context.opened() as base:
         ring = ring_of(base.settings, tenant)
         if count := sum(references(base.engine, ring.whose).values()):
-            raise ConfigurationError(
-                f"the store holds {count} ciphertexts of {tenant} that a new keyring would not"
-                f" open; instead: `evergrant keys move FILE --tenant {tenant}`",
-                code="tenant_has_data",
-            )
-        made = ring.source().create(Keyring.generate(OF_A_TENANT))
+            raise _has_data(count, tenant)
+        made = ring.source().create(Keyring.generate(OF_A_TENANT if tenant else Purpose))
     _done({"keyring": ring.address, "keys": len(made.keys), "next": "back it up"}, as_json)
+
+
+def _has_data(count: int, tenant: str | None) -> ConfigurationError:
+    held = f"the store holds {counted(count, 'ciphertext')}"
+    if tenant is None:
+        told = f"{held} that a new keyring would not open: restore the one that there was"
+        return ConfigurationError(told, code="keyring_missing")
+    return ConfigurationError(
+        f"{held} of {tenant} that a new keyring would not open; instead: `evergrant keys move FILE"
+        f" --tenant {tenant}`",
+        code="tenant_has_data",
+    )
 
 
 Chosen = Annotated[Purpose | None, typer.Argument(help="rt, at or config; all three by default.")]

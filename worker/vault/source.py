@@ -30,7 +30,7 @@ class KeyringSource:
         *,
         purposes: Iterable[Purpose | str] | None = None,
         environment: Mapping[str, str] | None = None,
-        advice: str = "`evergrant init` makes one",
+        advice: str = "restore it; in a new deployment `evergrant keys create` makes one",
     ) -> None:
         """`advice`: what to do where there is no file."""
         self._address = address
