@@ -142,7 +142,8 @@ def test_an_outage_is_played_before_it_comes(evergrant, rosa):
     assert told["fresh_at"] <= told["drained_at"]
     drawn = evergrant("plan", "--outage", "google-oauth2=10m", as_json=False)
     assert "away for 10 min" in drawn
-    assert "renewals per second" in drawn
+    assert "renewals per second, from the outage's beginning to " in drawn
+    assert " after its end:" in drawn
     flooded = ("plan", "--outage", "google-oauth2=10m", "--add", "10000000")
     assert "never: more falls due than may be renewed" in evergrant(*flooded, as_json=False)
     brief = evergrant("plan", "--outage", "hubspot=1m", "--add", "1000", as_json=False)

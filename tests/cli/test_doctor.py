@@ -12,6 +12,8 @@ from worker import settings as _settings
 from worker.bootstrap.base import Role, open_base
 from worker.bootstrap.first_start import first_start
 from worker.cli.app import call
+from worker.domain.exchange import ConnectionConfig
+from worker.domain.secret import Secret
 
 CONFIG = """
 [tenants.acme]
@@ -20,6 +22,13 @@ client_id = "m2m"
 client_secret = "s"
 base_url = "http://127.0.0.1:1"
 """
+
+
+WELL = ConnectionConfig(
+    tenant="acme", name="well", id=None, strategy="github", client_id="ours",
+    client_secret=Secret("s"), options={}, headers={}, overrides={},
+    fetched_at=datetime.now(UTC), approved_host=None, stopped=None,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -116,6 +125,34 @@ def test_the_backlog_counts_as_status_does(grants, doctor):
         "warn",
         "google-oauth2: 1 overdue, by 3 h at most",
     )
+
+
+def test_a_list_of_bad_ones_that_is_empty_says_that_all_are_well(base, capsys):
+    listed = (["connections", "list", "--bad"], ["providers", "check", "--bad"])
+    for command in listed:
+        assert call(command) == 0
+        assert "evergrant sync connections" in capsys.readouterr().out
+    base.connections().put(WELL, options_seen=True)
+    for command in listed:
+        assert call(command) == 0
+        assert capsys.readouterr().out.strip() == "none has a problem: 1 connection"
+
+
+def test_a_connection_that_only_auth0_knows_is_read_first(evergrant):
+    for command in ("explain", "reopen"):
+        told = evergrant("connections", command, "acme-workspace", code=3)
+        assert "is read by `evergrant sync connections`" in told
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [("embedded", "files in "), ("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0"),
+     ("amqp://u:hush@127.0.0.1:1//", "amqp://u:**@127.0.0.1:1//")],
+)  # fmt: skip
+def test_a_broker_is_named_as_it_was_set(monkeypatch, doctor, url, address):
+    monkeypatch.setenv("EVERGRANT_BROKER_URL", url)
+    [broker] = doctor("broker")
+    assert broker["told"].startswith(address)
 
 
 def test_an_auth0_that_is_not_reached_is_no_matter_of_scopes(doctor):

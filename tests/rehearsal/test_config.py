@@ -18,6 +18,7 @@ def test_the_product_reads_what_the_stage_wrote(stage: RunningStage, tmp_path: P
     tenant = read.tenants["rehearsal"]
     assert tenant.base_url == stage.base_url
     assert tenant.client_id == stage.stage.settings.client_id
+    assert "\n[tenants.rehearsal]\n" in path.read_text(), "as a person would write it"
     assert path.stat().st_mode & 0o777 == 0o600
 
 

@@ -11,7 +11,7 @@ import typer
 from worker.bootstrap.base import Base
 from worker.bootstrap.working import ANCHORS
 from worker.cli import context
-from worker.cli.output import EXIT_FAILED, Json, out, print_facts, print_json
+from worker.cli.output import EXIT_FAILED, Json, counted, out, print_facts, print_json
 from worker.domain.errors import ConfigurationError
 from worker.store import retention
 from worker.store.anchors import Anchors
@@ -37,7 +37,7 @@ def verify(as_json: Json = False) -> None:
         for problem in problems:
             out.print(str(problem), markup=False)
         where = f"{noted} anchors" if noted else "no anchors here: a tail cut off would not show"
-        out.print(f"{len(problems)} problems; {where}")
+        out.print(f"{counted(len(problems), 'problem')}; {where}")
     if problems:
         raise typer.Exit(EXIT_FAILED)
 

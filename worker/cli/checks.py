@@ -17,7 +17,7 @@ from worker.cli.audit import problems_of
 from worker.cli.checks_running import backlog, broker, events, web, workers
 from worker.cli.checks_tenants import connections, tenants, users
 from worker.cli.finding import Finding, Status
-from worker.cli.output import advice
+from worker.cli.output import advice, counted
 from worker.cli.run import flower_arguments
 from worker.domain.errors import WorkerError
 from worker.settings import Settings
@@ -87,7 +87,7 @@ def _settings_are_sound(settings: Settings) -> Iterator[Finding]:
 
 def _keyring(base: Base) -> Iterator[Finding]:
     keys = rings_of(base.settings)[0].vault().keyring.keys
-    yield Finding("keyring", Status.OK, f"{len(keys)} keys, each of them tried")
+    yield Finding("keyring", Status.OK, f"{counted(len(keys), 'key')}, each of them tried")
 
 
 def _keyrings(base: Base) -> Iterator[Finding]:
@@ -104,7 +104,7 @@ def _keyrings(base: Base) -> Iterator[Finding]:
             told = f"{ring.address} is another keyring: it opens none of the tokens in the store"
             yield Finding(ring.name, Status.FAIL, told, advice)
             continue
-        told = f"{len(keyring.keys)} keys, each of them tried: {ring.address}"
+        told = f"{counted(len(keyring.keys), 'key')}, each of them tried: {ring.address}"
         yield Finding(ring.name, Status.OK, told)
 
 
@@ -133,8 +133,8 @@ def _opening(base: Base, ring: Ring, keyring: Keyring) -> Iterator[Finding]:
     option = f" --tenant {ring.tenants[0]}" if ring.tenants else ""
     for key_id, count in sorted(missing.items()):
         yield Finding(
-            ring.name, Status.FAIL, f"{count} ciphertexts need key {key_id}, which is disabled or"
-            f" not in {ring.address}",
+            ring.name, Status.FAIL, f"key {key_id} is disabled or not in {ring.address}, and seals"
+            f" {counted(count, 'ciphertext')}",
             f"`evergrant keys enable {key_id}{option}`, or the right keyring",
         )  # fmt: skip
     if not missing:

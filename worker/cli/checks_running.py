@@ -15,7 +15,7 @@ from worker.store.overview import Overview, ProviderLine
 
 
 def broker(base: Base) -> Iterator[Finding]:
-    told = base.celery.connection().as_uri()
+    told = _address(base)
     try:
         with base.celery.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=4)
@@ -26,6 +26,13 @@ def broker(base: Base) -> Iterator[Finding]:
         )  # fmt: skip
         return
     yield Finding("broker", Status.OK, told)
+
+
+def _address(base: Base) -> str:
+    """Of the broker, without its password."""
+    if base.settings.broker_url.startswith("filesystem:"):
+        return f"files in {base.settings.data_dir / 'queue'}"
+    return str(base.celery.connection().as_uri()).replace("//:**@", "//")  # no user was named
 
 
 def workers(base: Base) -> Iterator[Finding]:

@@ -118,8 +118,8 @@ def _deprecations(base: Base, tenant: str) -> Iterator[Finding]:
         count, at, why = told
         yield Finding(
             f"tenant {tenant}", Status.WARN,
-            f"Auth0 says that something our application does is to end: told {count} times in"
-            f" {KEEP.days} days, last {at:%Y-%m-%d %H:%M} ({why})",
+            f"Auth0 says that something our application does is to end: told"
+            f" {counted(count, 'time')} in {KEEP.days} days, last {at:%Y-%m-%d %H:%M} ({why})",
             "Auth0 → Monitoring → Logs, type:depnote, tells what and until when",
         )  # fmt: skip
 
@@ -187,18 +187,19 @@ def users(base: Base) -> Iterator[Finding]:
         missing = store.users(tenant, Withheld.USER_MISSING)
         undecided = [user for user in missing if user.since < overdue]
         if len(missing) > len(undecided):
-            told = f"{len(missing) - len(undecided)} users have gone, and end after the quiet time"
+            gone = counted(len(missing) - len(undecided), "user")
+            told = f"gone, and to be ended after the quiet time: {gone}"
             yield Finding(f"tenant {tenant}", Status.OK, told)
         if undecided:
             yield Finding(
                 f"tenant {tenant}",
                 Status.WARN,
-                f"Auth0 no longer knows {len(undecided)} users, and its search by identity cannot"
-                " be asked whether they were linked to others; their tokens are kept, and handed"
-                " to nobody",
+                f"Auth0 no longer knows {counted(len(undecided), 'user')}, and its search by"
+                " identity cannot be asked whether they were linked to others; their tokens are"
+                " kept, and handed to nobody",
                 "`evergrant erasure waiting`, then `evergrant erasure confirm USER`",
             )
         blocked = len(store.users(tenant, Withheld.USER_BLOCKED))
         if blocked:
-            told = f"the tokens of {blocked} blocked users are handed to nobody"
+            told = f"the tokens of {counted(blocked, 'blocked user')} are handed to nobody"
             yield Finding(f"tenant {tenant}", Status.OK, told)

@@ -10,7 +10,7 @@ import typer
 
 from worker.bootstrap.base import Base
 from worker.cli import context
-from worker.cli.output import Json, Tenant, out, print_facts, print_json, print_table
+from worker.cli.output import Json, Tenant, no_connection, out, print_facts, print_json, print_table
 from worker.domain.errors import ConfigurationError, NotFoundError, WorkerError
 from worker.domain.exchange import ConnectionConfig, to_reopen
 from worker.domain.secret import Secret
@@ -43,7 +43,7 @@ def list_(
     for row in rows:
         row["wrong"] = row["stopped"] or " ".join(row["problems"])
     columns = ["tenant", "name", "strategy", "grants", "users", "approved_host", "wrong"]
-    print_table(rows, columns, empty="no connection is known: `evergrant sync connections`")
+    print_table(rows, columns, empty=no_connection(len(lines)))
 
 
 @connections.command("explain")
@@ -130,7 +130,11 @@ def _both(base: Base, tenant: str | None, name: str) -> tuple[ConnectionLine, Co
     config = base.connections().get(told, name)
     lines = {line.name: line for line in _care(base).lines(told, now=base.clock.now())}
     if config is None or name not in lines:
-        raise NotFoundError(f"no connection {name}; `evergrant connections list` shows names")
+        raise NotFoundError(
+            f"no connection {name} is known here; `evergrant connections list` shows names. One"
+            " that nobody has come through yet, as the doctor names too, is read by"
+            " `evergrant sync connections`"
+        )
     return lines[name], config
 
 

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.output import err, out
+from worker.cli.output import counted, err, out
 
 Row = dict[str, Any]
 _COLUMNS = ("provider", "grants", "valid", "renewals", "next renewal", "other verdicts",
@@ -62,7 +62,11 @@ class Plain:
             self._next += self._every
             done, reads = (sum(row[key] for row in rows) for key in ("renewals", "reads"))
             stale = sum(row["stale"] for row in rows)
-            self.tell(at, f"{len(rows)} providers, {done} renewals, {reads} reads, {stale} stale")
+            self.tell(
+                at,
+                f"{counted(len(rows), 'provider')}, {counted(done, 'renewal')},"
+                f" {counted(reads, 'read')}, {stale} stale",
+            )
 
     def conclude(self, told: dict[str, Any]) -> None:
         conclude(told)

@@ -8,7 +8,7 @@ import typer
 
 from worker.cli.checks import examine
 from worker.cli.finding import Finding, Status
-from worker.cli.output import EXIT_FAILED, Json, out, print_json
+from worker.cli.output import EXIT_FAILED, Json, counted, out, print_json
 
 _MARK = {Status.OK: "[green]ok  [/]", Status.WARN: "[yellow]warn[/]", Status.FAIL: "[red]FAIL[/]"}
 
@@ -30,7 +30,7 @@ def doctor(
         for finding in findings:
             _print(finding)
         warned = sum(finding.status is Status.WARN for finding in findings)
-        out.print(f"\n{len(findings)} checks, {failed} failed, {warned} warnings")
+        out.print(f"\n{len(findings)} checks, {failed} failed, {counted(warned, 'warning')}")
     if failed:
         raise typer.Exit(EXIT_FAILED)
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from worker.bootstrap.base import intake_of
 from worker.cli import context
-from worker.cli.output import Json, out, print_json, print_table
+from worker.cli.output import Json, counted, out, print_json, print_table
 from worker.domain.errors import NotFoundError
 from worker.events import reread
 from worker.monitoring.logs import redact
@@ -151,6 +151,6 @@ def replay(
     if as_json:
         print_json({"replayed": count, "read_after_all": mended, "unreadable": left})
         return
-    out.print(f"{count} events are tried again")
+    out.print(f"tried again: {counted(count, 'event')}")
     if mended or left:
         out.print(f"{mended} unreadable ones were understood after all, {left} were not")

@@ -14,7 +14,7 @@ from worker.cli import context
 from worker.cli.leak_view import print_report
 from worker.cli.moments import moment
 from worker.cli.one_reading import OneReading
-from worker.cli.output import Json, Tenant, out, print_json, print_table
+from worker.cli.output import Json, Tenant, counted, out, print_json, print_table
 from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.domain.grant import GrantId
 from worker.domain.held import Withheld
@@ -146,7 +146,7 @@ def confirm(
     if as_json:
         print_json({"user": user_id, "grants": [str(grant) for grant in buried]})
         return
-    out.print(f"{len(buried)} grants are given up; the receipt: evergrant erasure show ID")
+    out.print(f"given up: {counted(len(buried), 'grant')}; the receipt: evergrant erasure show ID")
 
 
 def _grants_of(

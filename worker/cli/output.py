@@ -125,6 +125,13 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def no_connection(known: int) -> str:
+    """What stands in the place of an empty list of `known` connections."""
+    if not known:
+        return "no connection is known yet: `evergrant sync connections`"
+    return f"none has a problem: {counted(known, 'connection')}"
+
+
 def explain(error: WorkerError) -> None:
     err.print("[bold red]error[/]", end=" ")
     err.print(str(error), markup=False)

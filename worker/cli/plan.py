@@ -14,7 +14,7 @@ import typer
 from worker.bootstrap.base import Base
 from worker.cli import context
 from worker.cli.output import Json, counted, out, print_facts, print_json, span
-from worker.domain.backlog import Load, drain, even, sparkline
+from worker.domain.backlog import STEP, Load, drain, even, sparkline
 from worker.domain.errors import ConfigurationError
 from worker.domain.schedule import UNTOLD_LIFE, margin_of
 from worker.providers.vocabulary import duration
@@ -47,10 +47,12 @@ def plan(
         told = _played(base, provider, length, add=add, workers=workers, latency=latency)
     curve = told.pop("curve")
     if as_json:
-        print_json({**told, "step_seconds": 10, "curve": curve})
+        print_json({**told, "step_seconds": int(STEP), "curve": curve})
         return
     print_facts(_in_words(told, workers, latency))
-    out.print(f"\nrenewals per second, from the outage's beginning to its end:\n{sparkline(curve)}")
+    past = span(len(curve) * STEP - told["outage_seconds"])
+    until = f"from the outage's beginning to {past} after its end"
+    out.print(f"\nrenewals per second, {until}:\n{sparkline(curve)}")
 
 
 def _played(

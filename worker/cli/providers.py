@@ -17,6 +17,8 @@ from worker.cli.output import (
     EXIT_FAILED,
     Json,
     Tenant,
+    cell,
+    no_connection,
     out,
     print_facts,
     print_json,
@@ -81,12 +83,21 @@ def show(name: str, as_json: Json = False) -> None:
 
 def _lines(value: Any) -> Iterator[str | None]:
     """Of a list or a table, a line each; None before the first: its heading."""
-    pairs = value.items() if isinstance(value, dict) else [("", one) for one in value or ()]
-    if isinstance(value, list | dict) and pairs:
-        yield None
-        for name, one in pairs:
-            told = " ".join(map(str, one)) if isinstance(one, list) else one
-            yield f"{name}: {told}" if name else f"- {told}"
+    if not isinstance(value, list | dict) or not value:
+        return
+    yield None
+    for name, one in value.items() if isinstance(value, dict) else [("", one) for one in value]:
+        yield f"{name}: {_spelled(one)}" if name else f"- {_spelled(one)}"
+
+
+def _spelled(value: Any) -> str:
+    """As the catalogue is written, without its brackets."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} = {_spelled(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        tables = any(isinstance(one, dict) for one in value)
+        return (" · " if tables else " ").join(map(_spelled, value))
+    return cell(value)
 
 
 @providers.command("schema")
@@ -109,17 +120,14 @@ def check(
     Fails if a whole connection cannot be renewed; single grants that cannot are told, no more.
     """
     with context.opened() as base:
-        rows = [
-            row
-            for name in ([tenant] if tenant else base.settings.tenants)
-            for row in connection_rows(base, name)
-            if row["problem"] or row["concerns"] or not only_bad
-        ]
+        names = [tenant] if tenant else base.settings.tenants
+        known = [row for name in names for row in connection_rows(base, name)]
+    rows = [row for row in known if row["problem"] or row["concerns"] or not only_bad]
     if as_json:
         print_json(rows)
     else:
         columns = ["tenant", "connection", "strategy", "provider", "grants", "problem"]
-        print_table(rows, columns, empty="no connection is known yet: `evergrant sync connections`")
+        print_table(rows, columns, empty=no_connection(len(known)))
         for row in rows:
             for concern in row["concerns"]:
                 out.print(f"{row['connection']}: {concern}", markup=False)

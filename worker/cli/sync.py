@@ -21,6 +21,7 @@ from worker.cli.output import (
     EXIT_STOPPED,
     Json,
     Tenant,
+    counted,
     err,
     out,
     print_json,
@@ -156,7 +157,7 @@ def diff(
     else:
         kinds = {**_KINDS, **found.counts}.items()
         counts = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds)
-        out.print(f"{found.read} users compared: {counts}")
+        out.print(f"{counted(found.read, 'user')} compared: {counts}")
         print_table(rows, ["kind", "user_id", "connection", "why"], empty="nothing differs")
         _list_failed(found.failed)
     if found.differences or found.failed:

@@ -7,6 +7,7 @@ the address of its token endpoint. The very same product serves it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,13 @@ def _table(path: list[str], table: Mapping[str, Any]) -> Iterator[str]:
     if plain:
         yield ""
         if path:
-            yield f"[{'.'.join(json.dumps(part) for part in path)}]"
+            yield f"[{'.'.join(map(_key, path))}]"
         yield from (f"{key} = {json.dumps(value)}" for key, value in plain.items())
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield from _table([*path, key], value)
+
+
+def _key(part: str) -> str:
+    """Bare where TOML allows that."""
+    return part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part)
