@@ -209,6 +209,15 @@ async def test_the_description_names_every_path_and_every_refusal(one_world):
     ]
 
 
+async def test_the_description_of_a_token_names_every_part_of_it(one_world):
+    one_world.grants.add()
+    async with one_world.http() as http:
+        document, answer = (await http.get("/openapi.json")).json(), await http.get(TOKEN)
+    described = document["components"]["schemas"]["TokenAnswer"]["properties"]
+    assert answer.status_code == 200
+    assert set(answer.json()) <= set(described)
+
+
 async def test_a_crash_tells_nothing(one_world, monkeypatch):
     def broken(_ask):
         raise RuntimeError("the password is hunter2")

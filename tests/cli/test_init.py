@@ -2,6 +2,7 @@
 
 import io
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,39 @@ def test_init_takes_what_is_piped_in(tmp_path, monkeypatch):
     assert call(["init", "--directory", str(tmp_path)]) == 0
     tenant = load({}, directory=tmp_path).tenants["default"]
     assert (tenant.domain, tenant.client_id) == ("acme.eu.auth0.com", "abc")
+
+
+@pytest.mark.parametrize("name", ["Acme", "-acme", "a" * 64, "é"])
+def test_init_gives_no_tenant_a_name_that_no_command_takes(tmp_path, capsys, name):
+    assert call(["init", "--directory", str(tmp_path), *FLAGS, "--tenant", name]) == 2
+    assert "--tenant" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("EVERGRANT_DATA_DIR", "elsewhere"),
+        ("EVERGRANT_KEYRING", "keys/ring.json"),
+        ("EVERGRANT_KEYRING", "file:keys/ring.json"),
+    ],
+)
+def test_init_puts_the_keyring_where_the_commands_look(tmp_path, monkeypatch, variable, value):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, value)
+    assert call(["init", *FLAGS]) == 0
+    assert Path(load().keyring).exists()
+    assert not (tmp_path / ".evergrant").exists()
+
+
+def test_init_makes_no_keyring_where_one_is_named_that_is_not_a_file_of_its_own(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVERGRANT_KEYRING", "vault://v.example/transit/k#/k.json")
+    assert call(["init", *FLAGS, "--json"]) == 0
+    assert "keyring" not in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"evergrant.toml", ".env"}
 
 
 @pytest.mark.parametrize("given", ['a"b', "a b", "a\\b", "a$b", "a\nb", "a'b", "a#b"])

@@ -103,6 +103,13 @@ async def test_a_refusal_of_an_older_token_forces_nothing(handout, grants, renew
     assert renewer.hints == []
 
 
+async def test_a_refusal_of_a_generation_ahead_of_ours_is_one_of_ours(handout, grants, renewer):
+    """A failover may leave the store behind what it had handed out; it must not wait for that."""
+    grant = grants.add()
+    renewer.on_hint = lambda: grants.renew(grant, "at-1")
+    assert (await handout.token(key(), ask(stale=99))).access_token.text() == "at-1"
+
+
 async def test_a_flood_of_refusals_renews_five_times_an_hour(handout, grants, renewer, clock):
     """I12, whatever an app claims: the sixth has to wait, and is told how long."""
     grant = grants.add()

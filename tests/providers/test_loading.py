@@ -132,11 +132,13 @@ def test_an_override_reaches_the_entries_that_extend_it():
     assert catalogue["waad-v1"].limits.concurrency == 3
 
 
-def test_an_operator_adds_a_provider_of_his_own():
+@pytest.mark.parametrize("host", ["id.tracker.example", ["id.tracker.example"]])
+def test_an_operator_adds_a_provider_of_his_own(host):
+    """One host may be written without the list."""
     mine = {
         "tracker": {
             "display_name": "Tracker",
-            "match_token_host": ["id.tracker.example"],
+            "match_token_host": host,
             "token_endpoint": "{token_url}",
             "client_auth": "basic",
             "rotation": "single_use",

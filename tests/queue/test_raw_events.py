@@ -7,6 +7,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from tests.events.payloads import ROSA, cloud_event, login
 from tests.events.world import World
 from worker.domain.errors import TransientError
 from worker.events.inlet import QueueInlet
+from worker.queue.app import celery_app
 from worker.queue.consumer import (
     EXCHANGE,
     LONGEST_BODY,
@@ -29,6 +31,7 @@ from worker.queue.consumer import (
     dead_queue,
     events_queue,
 )
+from worker.settings import load
 from worker.store.dead_messages import DeadMessageRepository
 
 BODY = json.dumps(cloud_event("user.deleted", "evt_1")).encode()
@@ -241,13 +244,15 @@ class _Inlet:
         raise AssertionError(why)
 
 
-def test_notices_reach_whoever_is_bound(broker_url: str) -> None:
+def test_notices_reach_whoever_is_bound(broker_url: str, tmp_path: Path) -> None:
+    """The publisher is the worker's own, the listener any kombu program."""
+    ours = celery_app(load({"EVERGRANT_BROKER_URL": broker_url}, directory=tmp_path), [])
     heard: list[tuple[str, Any]] = []
     with Connection(broker_url, transport_options={"polling_interval": 0.02}) as connection:
         exchange = Exchange(NoticePublisher.EXCHANGE, type="topic", durable=True)
         queue = Queue(f"app-{uuid4().hex}", exchange, routing_key="acme.grant_needs_login")
         queue(connection.default_channel).declare()
-        publish = NoticePublisher(lambda: Connection(broker_url))
+        publish = NoticePublisher(ours.connection_for_write)
         publish("acme.grant_renewed", b'{"n":1}')
         publish("acme.grant_needs_login", b'{"n":2}')
 

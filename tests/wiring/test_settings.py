@@ -1,10 +1,12 @@
 """What can be set, where from, and what happens to a misspelling."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from worker.domain.errors import ConfigurationError
+from worker.domain.ports import NOTICE_KINDS
 from worker.domain.secret import Secret
 from worker.settings import load
 
@@ -42,12 +44,12 @@ def test_the_names_auth0s_own_tools_use_make_the_default_tenant(read):
         AUTH0_DOMAIN="acme.eu.auth0.com",
         AUTH0_CLIENT_ID="abc",
         AUTH0_CLIENT_SECRET="s3cret",
-        EVERGRANT_ACTIONS_SECRET="whsec_x",
+        EVERGRANT_ACTIONS_SECRET="whsec_eA==",
     )
     tenant = settings.tenants["default"]
     assert (tenant.domain, tenant.client_id) == ("acme.eu.auth0.com", "abc")
     assert tenant.client_secret == Secret("s3cret")
-    assert tenant.actions_secret == (Secret("whsec_x"),)
+    assert tenant.actions_secret == (Secret("whsec_eA=="),)
 
 
 def test_a_tenant_of_the_file_keeps_its_secret_elsewhere(read):
@@ -212,3 +214,41 @@ def test_settings_show_no_secret(read):
         EVERGRANT_API_KEYS="a:canary:*",
     )
     assert "canary" not in repr(settings)
+
+
+HOOK = '[[notices]]\nurl = "https://x.example"\nsecret = "whsec_c2VjcmV0"\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        (TENANT.replace('"env:ACME_SECRET"', '""'), "client_secret: is empty"),
+        (TENANT.replace('"env:ACME_SECRET"', "5"), "client_secret: write text"),
+        (TENANT + 'events_bearer = ["a", ""]', "events_bearer: is empty"),
+        (TENANT + 'events_basic = "canary"', 'events_basic: write "user:password"'),
+        (TENANT + 'events_basic = ["u:p", "canary:"]', "events_basic: write"),
+        (TENANT + 'events_header = "canary"', 'events_header: write "Name: value"'),
+        (TENANT + 'actions_secret = "whsec_canary!"', "actions_secret: must be base64"),
+        (TENANT + 'actions_secret = "whsec_"', "actions_secret: must be base64"),
+        (HOOK.replace("whsec_c2VjcmV0", "canary"), "secret: must be base64"),
+        (HOOK.replace("https", "ftp"), "url: write the address"),
+        (HOOK.replace("https://x.example", "x.example"), "url: write the address"),
+        (HOOK + 'kinds = ["grant_need_login"]', "did you mean grant_needs_login?"),
+    ],
+)
+def test_what_could_never_work_stops_the_start(read, toml, words):
+    with pytest.raises(ConfigurationError) as refused:
+        read(toml, ACME_SECRET="s3cret")
+    assert "evergrant.toml:" in str(refused.value)
+    assert words in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
+def test_an_action_of_ones_own_may_tell_a_kind_of_its_own(read):
+    mine = '[[actions]]\nrun = "mine:told"\ntrigger = "login"\n'
+    assert read(HOOK + 'kinds = ["crm_told"]\n' + mine).notices[0].kinds == ("crm_told",)
+
+
+def test_the_kinds_of_notices_are_those_the_manual_names():
+    page = (Path(__file__).parents[2] / "docs/actions.md").read_text()
+    assert {kind for kind in NOTICE_KINDS if f"`{kind}`" not in page} == set()

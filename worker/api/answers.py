@@ -40,6 +40,7 @@ class TokenAnswer(BaseModel):
     expires_at: datetime | None = Field(description="null: the provider named no end")
     expires_in: int | None = Field(description="seconds, rounded down")
     use_until: datetime = Field(description="ask again from then on; never after expires_at")
+    use_for: int = Field(description="seconds until use_until, rounded down")
     expiry: str = Field(
         description="at: expires_at; never: no end; untold: the provider was silent"
     )

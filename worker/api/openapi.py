@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import BaseRoute, Route
 
+from worker.api.problems import MEDIA_TYPE
+
 
 def with_other_doors(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     """Make `app.openapi()` tell of every route that answers."""
@@ -37,10 +39,53 @@ def _described(route: Route) -> dict[str, Any]:
         "summary": doc.partition("\n")[0],
         "tags": ["doors"],
         "parameters": parameters,
-        "responses": {"default": {"description": "see the documentation of this door"}},
+        "responses": _answers(route.path_format),
     }
     methods = sorted((route.methods or {"GET"}) - {"HEAD"})
     return {method.lower(): operation for method in methods}
+
+
+def _answers(path: str) -> dict[str, Any]:
+    told = _HOOK if path.startswith("/hooks/") else _OF_PATHS.get(path)
+    return told or {"default": {"description": "see the documentation of this door"}}
+
+
+def _answer(description: str, schema: dict[str, Any], *, kind: str = "json") -> dict[str, Any]:
+    return {"description": description, "content": {_MEDIA[kind]: {"schema": schema}}}
+
+
+def _object(**properties: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: {"type": kind} for name, kind in properties.items()},
+        "required": list(properties),
+    }
+
+
+_MEDIA = {"json": "application/json", "problem": MEDIA_TYPE, "text": "text/plain"}
+_PROBLEM = _object(type="string", title="string", status="integer")
+_NOT_READY = _answer("not ready; `why` is a code", _object(status="string", why="string"))
+_HOOK = {
+    "202": _answer(
+        "what matters is durable",
+        _object(accepted="integer", duplicate="integer", ignored="integer"),
+    ),
+    "401": _answer("wrong secret, no such door or tenant", _PROBLEM, kind="problem"),
+    "413": _answer("the body is too large", _PROBLEM, kind="problem"),
+    "503": _answer("send it again after Retry-After seconds", _PROBLEM, kind="problem"),
+}
+_OF_PATHS = {
+    "/healthz": {"200": _answer("the process runs", _object(status="string", version="string"))},
+    "/readyz": {
+        "200": _answer("requests can be served", _object(status="string")),
+        "503": _NOT_READY,
+    },
+    "/metrics": {"200": _answer("for Prometheus", {"type": "string"}, kind="text")},
+    "/status": {
+        "200": _answer("how things stand, as `evergrant status --json`", {"type": "object"}),
+        "503": _NOT_READY,
+    },
+}
 
 
 def _drop_defaults(document: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ import typer
 
 from worker import __version__
 from worker.cli import run
-from worker.cli.output import err, exit_code, explain
-from worker.domain.errors import WorkerError
+from worker.cli.output import EXIT_FAILED, err, exit_code, explain, print_marked
+from worker.domain.errors import ConfigurationError, WorkerError
 
 _RUN: dict[str, Callable[..., None]] = {
     "up": run.up,
@@ -88,18 +88,32 @@ def call(arguments: list[str]) -> int:
     """Run one command; returns the exit code. Never a traceback for what has a name."""
     named = next((word for word in arguments if not word.startswith("-")), None)
     try:
+        _refuse_what_is_no_text(arguments)
         build(named)(arguments)
     except WorkerError as error:
         explain(error)
         return exit_code(error)
+    except BrokenPipeError:  # `evergrant … | head`
+        return 0
+    except OSError as error:
+        if error.filename is None:  # of no place that could be named
+            raise
+        told = f"{error.filename}: {error.strerror}"
+        print_marked("error", told, style="bold red", to=err)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         err.print("stopped")
         return 130
-    except BrokenPipeError:  # `evergrant … | head`
-        return 0
     except SystemExit as done:  # how typer ends, usage errors included
         return done.code if isinstance(done.code, int) else int(bool(done.code))
     return 0
+
+
+def _refuse_what_is_no_text(arguments: list[str]) -> None:
+    """What came as other bytes could neither be printed nor looked for."""
+    for word in arguments:
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ConfigurationError(f"{word!a}: not text in UTF-8", code="no_text")
 
 
 def __getattr__(name: str) -> typer.Typer:

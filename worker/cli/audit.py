@@ -11,7 +11,15 @@ import typer
 from worker.bootstrap.base import Base
 from worker.bootstrap.working import ANCHORS
 from worker.cli import context
-from worker.cli.output import EXIT_FAILED, Json, counted, out, print_facts, print_json
+from worker.cli.output import (
+    EXIT_FAILED,
+    LONGEST_DAYS,
+    Json,
+    counted,
+    out,
+    print_facts,
+    print_json,
+)
 from worker.domain.errors import ConfigurationError
 from worker.store import retention
 from worker.store.anchors import Anchors
@@ -44,7 +52,9 @@ def verify(as_json: Json = False) -> None:
 
 @audit.command("prune")
 def prune(
-    older_than: Annotated[int, typer.Option("--older-than", help="Days; 30 at least.")],
+    older_than: Annotated[
+        int, typer.Option("--older-than", max=LONGEST_DAYS, help="Days; 30 at least.")
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -22,7 +22,7 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Callable[[Progress], Non
         BarColumn(),
         MofNCompleteColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Bar(*columns, console=err, disable=quiet, transient=True) as bar:
         task = bar.add_task(what, total=None, note="")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -26,9 +26,11 @@ from worker.cli.output import (
     print_json,
 )
 from worker.domain.burial import Selection
-from worker.domain.errors import ConfigurationError
+from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.revocation import Compromise, Plan, Report, Response
 from worker.revocation.compromise import Stopped
+from worker.store.api_keys import ApiKeyRepository
+from worker.store.concerned import ConcernedRepository
 
 _LOOK_EVERY = 0.5  # seconds
 
@@ -167,9 +169,7 @@ def _selection(
     if all(part is None for part in (connection, user, since, api_key)):
         raise ConfigurationError("say --connection, --user, --since or --api-key")
     name = context.tenant_of(base, tenant)
-    known: Mapping[str, object] = {one.name: one for one in base.connections().all(name)}
-    if connection is not None and known and connection not in known:
-        err.print(f"no connection {connection} is known; grants of that name are looked for still")
+    _refuse_unknown(base, name, connection=connection, user=user, api_key=api_key)
     return Selection(
         tenant=name,
         connection=connection,
@@ -177,3 +177,31 @@ def _selection(
         handed_since=None if since is None else moment(since, base.clock.now()),
         handed_to=api_key,
     )
+
+
+def _refuse_unknown(
+    base: Base, tenant: str, *, connection: str | None, user: str | None, api_key: str | None
+) -> None:
+    """A name mistyped during a leak must not read as "nothing has leaked". Raises: NotFoundError.
+
+    What is gone is known still, and so is the name of a revoked key.
+    """
+    kin = ConcernedRepository(base.engine)
+    if connection is not None and not (
+        connection in {one.name for one in base.connections().all(tenant)}
+        or kin.knows(Selection(tenant=tenant, connection=connection))
+    ):
+        raise _unknown(f"connection {connection!r} in {tenant}", "connections list")
+    if user is not None and not kin.knows(Selection(tenant=tenant, user_id=user)):
+        raise _unknown(f"grant of user {user!r} in {tenant}", "grants list")
+    if api_key is not None and not (
+        api_key in {key.name for key in ApiKeyRepository(base.engine).all()}
+        or api_key in {key.name for key in base.settings.api_keys}
+        or kin.knows(Selection(tenant=tenant, handed_to=api_key))
+    ):
+        raise _unknown(f"API key {api_key!r}", "api-keys list")
+
+
+def _unknown(what: str, where: str) -> NotFoundError:
+    told = f"no {what} is known, so nothing was looked for; `evergrant {where}` shows what there is"
+    return NotFoundError(told, code="unknown_name")

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from worker.cli.output import counted, err, out
+from worker.cli.output import counted, err, out, print_marked
 
 Row = dict[str, Any]
 _COLUMNS = ("provider", "grants", "valid", "renewals", "next renewal", "other verdicts",
@@ -145,8 +145,8 @@ def conclude(told: dict[str, Any]) -> None:
     for name, value in lines.items():
         out.print(f"{name:<18} {value}", markup=False)
     if told["ok"]:
-        out.print("[bold green]Nothing was stale and nothing was lost.[/]")
+        out.print("Nothing was stale and nothing was lost.", style="bold green")
         return
     for problem in told["problems"]:
-        out.print(f"[bold red]wrong[/]  {problem}")
+        print_marked("wrong ", problem, style="bold red")
     out.print(f"log: {told['log']}", markup=False)

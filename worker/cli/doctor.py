@@ -36,7 +36,7 @@ def doctor(
 
 
 def _print(finding: Finding) -> None:
-    out.print(_MARK[finding.status], end=" ")
+    out.print(_MARK[finding.status], end=" ", markup=True)
     out.print(f"{finding.name}: {finding.told}", markup=False)
     if finding.advice and finding.status is not Status.OK:
         out.print(f"     → {finding.advice}", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,15 @@ from sqlalchemy import Engine
 
 from worker.bootstrap.base import intake_of
 from worker.cli import context
-from worker.cli.output import Json, counted, out, print_json, print_table
+from worker.cli.output import (
+    EXIT_NOT_FOUND,
+    HIGHEST_ID,
+    Json,
+    counted,
+    out,
+    print_json,
+    print_table,
+)
 from worker.domain.errors import NotFoundError
 from worker.events import reread
 from worker.monitoring.logs import redact
@@ -23,7 +32,7 @@ events = typer.Typer(
 
 @events.command("failed")
 def failed(
-    limit: Annotated[int, typer.Option(min=1)] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 100,
     as_json: Json = False,
 ) -> None:
     """Events that gave up, are being retried, or could not be read; and dead queue messages."""
@@ -55,7 +64,9 @@ def failed(
 
 @events.command("show")
 def show(
-    id_: Annotated[int, typer.Argument(metavar="ID", help="As `events failed` lists it.")],
+    id_: Annotated[
+        int, typer.Argument(metavar="ID", max=HIGHEST_ID, help="As `events failed` lists it.")
+    ],
     dead: Annotated[bool, typer.Option("--dead", help="Of a dead queue message.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +88,9 @@ def show(
 
 @events.command("discard")
 def discard(
-    ids: Annotated[list[int], typer.Argument(help="Events that failed or could not be read.")],
+    ids: Annotated[
+        list[int], typer.Argument(max=HIGHEST_ID, help="Events that failed or could not be read.")
+    ],
     dead: Annotated[bool, typer.Option("--dead", help="Dead queue messages instead.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -90,10 +103,20 @@ def discard(
         else:
             stuck = StuckEventRepository(base.engine)
             gone = sum(stuck.discard(id_) for id_ in ids)
+        if not gone:
+            raise _none_of(ids, dead=dead)
     if as_json:
         print_json({"discarded": gone})
-        return
-    out.print(f"{gone} of {len(ids)} discarded")
+    else:
+        out.print(f"{gone} of {len(ids)} discarded")
+    if gone < len(set(ids)):
+        raise typer.Exit(EXIT_NOT_FOUND)
+
+
+def _none_of(ids: Sequence[int], *, dead: bool = False) -> NotFoundError:
+    named = ", ".join(map(str, ids))
+    what = "dead message" if dead else "event that failed or could not be read"
+    return NotFoundError(f"no {what} is numbered {named}; `evergrant events failed` lists them")
 
 
 def _event(engine: Engine, id_: int) -> dict[str, Any] | None:
@@ -135,7 +158,8 @@ def _shown(raw: bytes | None) -> str | None:
 @events.command("replay")
 def replay(
     ids: Annotated[
-        list[int] | None, typer.Argument(help="Events; all failed and unreadable by default.")
+        list[int] | None,
+        typer.Argument(max=HIGHEST_ID, help="Events; all failed and unreadable by default."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -146,6 +170,8 @@ def replay(
         stuck = StuckEventRepository(base.engine)
         count = stuck.replay(ids or None, now=base.clock.now())
         mended, left = reread(intake_of(base), stuck, ids or None)
+        if ids and not (count or mended or left):
+            raise _none_of(ids)
         if count or mended:
             base.hints.events()
     if as_json:

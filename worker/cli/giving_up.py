@@ -125,10 +125,7 @@ def confirm(
     """
 
     async def bury(base: Base) -> Sequence[GrantId]:
-        name = context.tenant_of(base, tenant)
-        store = WithholdingRepository(base.engine, base.audit, outbox.add)
-        if user_id not in {one.user_id for one in store.users(name, Withheld.USER_MISSING)}:
-            raise NotFoundError(f"{user_id} does not wait; `evergrant erasure waiting` shows who")
+        name = _where_he_waits(base, tenant, user_id)
         async with OneReading(base) as reading:
             try:
                 await reading.puller.read(name, user_id)
@@ -140,6 +137,8 @@ def confirm(
         raise ConfigurationError(f"Auth0 knows {user_id}: nothing is erased", code="user_exists")
 
     if not (yes or as_json):
+        with context.opened() as base:
+            _where_he_waits(base, tenant, user_id)  # before anybody is asked
         told = "His grants end for good, at the providers too where they can be asked."
         typer.confirm(f"{told} Erase?", abort=True)
     buried = context.run(bury)
@@ -147,6 +146,15 @@ def confirm(
         print_json({"user": user_id, "grants": [str(grant) for grant in buried]})
         return
     out.print(f"given up: {counted(len(buried), 'grant')}; the receipt: evergrant erasure show ID")
+
+
+def _where_he_waits(base: Base, tenant: str | None, user_id: str) -> str:
+    """The tenant. Raises: NotFoundError."""
+    name = context.tenant_of(base, tenant)
+    store = WithholdingRepository(base.engine, base.audit, outbox.add)
+    if user_id not in {one.user_id for one in store.users(name, Withheld.USER_MISSING)}:
+        raise NotFoundError(f"{user_id} does not wait; `evergrant erasure waiting` shows who")
+    return name
 
 
 def _grants_of(

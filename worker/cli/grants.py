@@ -14,7 +14,16 @@ from worker.bootstrap.ending import reach_of, tombstones_of
 from worker.cli import context
 from worker.cli.concerns import mending
 from worker.cli.leak_view import EFFECTS
-from worker.cli.output import EXIT_FAILED, Json, Tenant, out, print_facts, print_json, print_table
+from worker.cli.output import (
+    EXIT_FAILED,
+    Json,
+    Tenant,
+    out,
+    print_facts,
+    print_json,
+    print_secret,
+    print_table,
+)
 from worker.cli.trying import watch
 from worker.domain.errors import ConfigurationError, NotFoundError
 from worker.domain.forward import Push
@@ -40,7 +49,7 @@ def list_(
     tenant: Tenant = None,
     connection: Annotated[str | None, typer.Option(help="Name of the connection.")] = None,
     user: Annotated[str | None, typer.Option(help="Auth0's user id.")] = None,
-    state: Annotated[str | None, typer.Option(help="active, needs_reauth, …")] = None,
+    state: Annotated[GrantState | None, typer.Option(help="Where they stand.")] = None,
     provider: Annotated[str | None, typer.Option(help="Catalogue entry.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 200,
     as_json: Json = False,
@@ -59,11 +68,29 @@ def list_(
             state=state,
             provider=provider,
         )
+        if not found:
+            _refuse_unknown(base, tenant=tenant, connection=connection, provider=provider)
     if as_json:
         print_json([asdict(line) for line in found])
         return
     columns = ["id", "connection", "user", "state", "expires", "next_renewal", "note"]
     print_table([_row(line) for line in found], columns, empty="no grants")
+
+
+def _refuse_unknown(
+    base: Base, *, tenant: str | None, connection: str | None, provider: str | None
+) -> None:
+    """No grants, for want of anything so named? Raises: ConfigurationError, NotFoundError."""
+    if tenant is not None:
+        context.tenant_of(base, tenant)
+    if provider is not None and provider not in base.catalogue.names():
+        raise ConfigurationError(
+            f"no provider {provider!r} in the catalogue; `evergrant providers list` names them"
+        )
+    tenants = [tenant] if tenant else list(base.settings.tenants)
+    known = {one.name for name in tenants for one in base.connections().all(name)}
+    if connection is not None and connection not in known:
+        raise NotFoundError(f"no connection {connection}; `evergrant connections list` shows names")
 
 
 def _whose(line: GrantLine) -> str:
@@ -241,7 +268,9 @@ def get(
     part: Annotated[
         GrantPart, typer.Option(help="bot: the app's own pair of a Slack login.")
     ] = GrantPart.USER,
-    min_ttl: Annotated[int | None, typer.Option(help="Seconds it must live.")] = None,
+    min_ttl: Annotated[
+        int | None, typer.Option(min=0, max=86_400, help="Seconds it must live.")
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the token itself.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -278,6 +307,6 @@ def get(
     if show and not as_json:
         for name in ("access_token", "access_token_secret"):
             if name in answer:
-                out.print(answer[name], markup=False)
+                print_secret(answer[name])
         return
     print_json(answer) if as_json else print_facts(answer)

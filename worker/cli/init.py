@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from worker.cli.output import Json, out, print_json
 from worker.domain.errors import ConfigurationError
 from worker.domain.secret import Secret
-from worker.settings.tables import TenantSettings
+from worker.settings import private_place
+from worker.settings.tables import TENANT_NAME, TENANT_NAME_TOLD, TenantSettings
 from worker.vault import Keyring
 
 SCOPES = "read:users read:user_idp_tokens read:connections read:connections_options read:logs"
 _PLAIN = re.compile(r"[^\s\"'\\$`#]+")  # stands in .env and in TOML as it is
-_NAME = re.compile(r"[\w-]+", re.ASCII)
 _CONTAINERS = "/run/secrets"  # where Docker and Kubernetes show secrets, each as a file
 _NAMES = {  # key of the tenant's table → its name in the environment; as a file in lower case
     "client_secret": "AUTH0_CLIENT_SECRET",
@@ -55,11 +55,11 @@ def init(
 
     Example: evergrant init --domain acme.eu.auth0.com --public-url https://tokens.acme.example
     """
-    config, keyring = directory / "evergrant.toml", directory / ".evergrant/keyring.json"
+    config, keyring = directory / "evergrant.toml", _keyring_place(directory)
     apart = {key: secrets_dir / _file(key) for key in _NAMES} if secrets_dir else {}
     if secrets_dir:
         keyring = secrets_dir / "keyring/keyring.json"
-    files = [config, *(apart.values() or [directory / ".env"]), keyring]
+    files = [config, *(apart.values() or [directory / ".env"]), *([keyring] if keyring else [])]
     if there := [str(file) for file in files if file.exists()]:
         raise ConfigurationError(f"{', '.join(there)} exists; nothing was changed")
     domain = domain or _asked("--domain", "Auth0 domain (acme.eu.auth0.com)")
@@ -77,14 +77,17 @@ def init(
         "actions_secret": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
     }
     directory.mkdir(parents=True, exist_ok=True)
-    keyring.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keyring.parent.mkdir(exist_ok=True, mode=0o700)
+    if secrets_dir:
+        private_place(secrets_dir)
+    if keyring:
+        private_place(keyring.parent)
     _write(config, _toml(tenant, domain, client_id, apart=bool(apart)))
     for key, file in apart.items():
         _write(file, told[key] + "\n", mode=0o400)
     if not apart:
         _write(directory / ".env", _env({_NAMES[key]: value for key, value in told.items()}))
-    Keyring.create(keyring)
+    if keyring:
+        Keyring.create(keyring)
     hooks = f"{public_url or 'https://<this machine>'}/hooks/auth0/{tenant}"
     if as_json:
         print_json({"files": [str(file) for file in files], "hooks": hooks, "scopes": SCOPES})
@@ -94,6 +97,16 @@ def init(
         for key, name in _NAMES.items()
     }
     out.print(_steps(hooks, files, where), markup=False)
+
+
+def _keyring_place(directory: Path) -> Path | None:
+    """Where the commands will look for it, as the environment stands; None: it is not ours to make,
+    for it lies elsewhere (Vault, a variable), or there already."""
+    named = os.environ.get("EVERGRANT_KEYRING", "").removeprefix("file:")
+    if named:
+        return None if ":" in named or Path(named).exists() else Path(named)
+    data = os.environ.get("EVERGRANT_DATA_DIR")
+    return (Path(data) if data else directory / ".evergrant") / "keyring.json"
 
 
 def _asked(option: str, question: str, *, hidden: bool = False) -> str:
@@ -117,8 +130,8 @@ def _checked(*, domain: str, client_id: str, client_secret: str, tenant: str) ->
         if not _PLAIN.fullmatch(value):
             why = "has a space or one of \" ' \\ $ ` #, which nothing of Auth0's has: copy it anew"
             raise ConfigurationError(f"{option}: {why}; nothing was written")
-    if not _NAME.fullmatch(tenant):
-        raise ConfigurationError("--tenant: letters, digits, - and _ only; nothing was written")
+    if not TENANT_NAME.fullmatch(tenant):
+        raise ConfigurationError(f"--tenant: {TENANT_NAME_TOLD}; nothing was written")
     try:
         return TenantSettings(domain=domain, client_id="-", client_secret=Secret("-")).domain
     except ValidationError:

@@ -18,12 +18,13 @@ from worker.bootstrap.keyrings import Ring, ring_of, rings_of
 from worker.cli import context
 from worker.cli.output import (
     EXIT_FAILED,
+    LONGEST_DAYS,
     Json,
     counted,
     err,
-    out,
     print_facts,
     print_json,
+    print_secret,
     print_table,
 )
 from worker.domain.access import Scope, parse_scope
@@ -229,6 +230,7 @@ def destroy(
     """Drop a disabled key for good. Refused while anything in the store still needs it."""
     with context.opened() as base:
         ring = ring_of(base.settings, tenant)
+        _known(ring, key_id).destroy(key_id, references=0)  # before anybody is asked
         # from the deployment's keyring even what only a tenant with a copy needs: a process that
         # has not been started anew since the tenant moved still opens it there
         whose = ring.whose if ring.tenants else EVERYBODY
@@ -243,17 +245,27 @@ def destroy(
     _done({"id": key_id, "state": "destroyed"}, as_json)
 
 
+def _known(ring: Ring, key_id: str) -> Keyring:
+    """The keyring, which has that key. Raises: NotFoundError."""
+    keyring = ring.load()
+    if keyring.get(key_id) is None:
+        raise NotFoundError(f"no key {key_id} in {ring.name}; `evergrant keys list` shows them")
+    return keyring
+
+
 @keys.command("disable")
 def disable(key_id: str, tenant: Tenant = None, as_json: Json = False) -> None:
     """What this key sealed opens no more, until `keys enable`: the step before destroying it."""
-    _ring(tenant).source().edit(lambda ring: ring.disable(key_id))
+    _known(ring := _ring(tenant), key_id)
+    ring.source().edit(lambda keyring: keyring.disable(key_id))
     _done({"id": key_id, "state": KeyState.DISABLED}, as_json)
 
 
 @keys.command("enable")
 def enable(key_id: str, tenant: Tenant = None, as_json: Json = False) -> None:
     """Let a disabled key open again what it sealed."""
-    _ring(tenant).source().edit(lambda ring: ring.enable(key_id))
+    _known(ring := _ring(tenant), key_id)
+    ring.source().edit(lambda keyring: keyring.enable(key_id))
     _done({"id": key_id, "state": KeyState.ENABLED}, as_json)
 
 
@@ -324,7 +336,8 @@ def create(
         str, typer.Option(help=r"\[verb,verb:]tenant\[/connection\[/user]]; `*` matches any run.")
     ] = "*",
     days: Annotated[
-        int | None, typer.Option(min=1, help="Expires after; never by default.")
+        int | None,
+        typer.Option(min=1, max=LONGEST_DAYS, help="Expires after; never by default."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -342,7 +355,7 @@ def create(
     if as_json:
         print_json({"name": name, "key": key.text(), "scope": scope, "expires_at": expires_at})
         return
-    out.print(key.text(), markup=False)
+    print_secret(key.text())
 
 
 @api_keys.command("list")

@@ -27,13 +27,35 @@ Tenant = Annotated[
     str | None, typer.Option("--tenant", "-t", help="Which tenant; needed when there are several.")
 ]
 
+HIGHEST_ID = 2**63 - 1  # that a database can be asked for
+LONGEST_DAYS = 36_500  # what is longer is a slip, and no calendar holds its end
+
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_FOUND, EXIT_TRY_LATER = 1, 2, 3, 75  # 75: sysexits EX_TEMPFAIL
 EXIT_STOPPED = 130  # ^C, as shells count it
 
 _PIPED = 240  # columns where nobody looks, so that `| grep` finds whole ids
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PIPED)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# What is printed is data, and shown as it is: a user's id may be `google-oauth2|[/b]`, or hold
+# `:key:`. Our own words that have a colour ask for markup themselves.
+out = Console(
+    highlight=False,
+    markup=False,
+    emoji=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() else _PIPED,
+)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def print_secret(secret: str) -> None:
+    """A token, byte for byte: a console would wrap it, and drop what it takes for control."""
+    sys.stdout.write(f"{secret}\n")
+
+
+def print_marked(mark: str, told: str, *, style: str, to: Console = out) -> None:
+    """A word of ours in a colour, and after it what there is to tell."""
+    to.print(mark, style=style, end=" ")
+    to.print(told)
 
 
 def print_json(value: object) -> None:
@@ -86,7 +108,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         if value not in (None, "", [], {}):
-            out.print(f"{name.replace('_', ' '):<{width}}  {cell(value)}", markup=False)
+            out.print(f"{name.replace('_', ' '):<{width}}  {cell(value)}")
 
 
 def cell(value: object) -> str:
@@ -133,8 +155,7 @@ def no_connection(known: int) -> str:
 
 
 def explain(error: WorkerError) -> None:
-    err.print("[bold red]error[/]", end=" ")
-    err.print(str(error), markup=False)
+    print_marked("error", str(error), style="bold red", to=err)
     if told := advice(error):
         err.print(f"→ {told}", markup=False)
 

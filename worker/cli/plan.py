@@ -21,6 +21,7 @@ from worker.providers.vocabulary import duration
 from worker.store.dues import dues_of
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
+_LONGEST = timedelta(days=90)  # it is played in steps of seconds
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -30,11 +31,16 @@ def plan(
         str, typer.Option(help="Which provider fails, for how long: google-oauth2=2h.")
     ],
     add: Annotated[
-        int, typer.Option(min=0, help="Grants besides those there are, issued evenly over time.")
+        int,
+        typer.Option(
+            min=0,
+            max=1_000_000_000,
+            help="Grants besides those there are, issued evenly over time.",
+        ),
     ] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=10_000, help="Worker processes.")] = 1,
     latency: Annotated[
-        float, typer.Option(min=0.001, help="Seconds the provider takes for an answer.")
+        float, typer.Option(min=0.001, max=3600, help="Seconds the provider takes for an answer.")
     ] = 0.2,
     as_json: Json = False,
 ) -> None:
@@ -124,7 +130,13 @@ def _outage(text: str) -> tuple[str, timedelta]:
         raise ConfigurationError(
             f"--outage {text}: say PROVIDER=LENGTH, for instance acme=90m (s, m, h or d)"
         )
-    return provider, timedelta(**{_UNITS[found[2]]: float(found[1])})
+    try:
+        lasting = timedelta(**{_UNITS[found[2]]: float(found[1])})
+    except OverflowError:
+        lasting = timedelta.max
+    if lasting > _LONGEST:
+        raise ConfigurationError(f"--outage {text}: {_LONGEST.days} days at most")
+    return provider, lasting
 
 
 def _rounded(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from worker.cli.output import (
     print_table,
 )
 from worker.cli.trying import dry_run, really_renew
+from worker.domain.errors import NotFoundError
 from worker.domain.exchange import ConnectionConfig, to_reopen
 from worker.providers.changes import sentence
 from worker.providers.schema import configuration_schema
@@ -68,7 +70,12 @@ def show(name: str, as_json: Json = False) -> None:
 
     Example: evergrant providers show hubspot
     """
-    entry = load_entries(_settings.load())[name]
+    catalogue = load_entries(_settings.load())
+    if name not in catalogue.names():
+        close = difflib.get_close_matches(name, catalogue.names(), n=1)
+        meant = f"did you mean {close[0]}?" if close else "`evergrant providers list` names them"
+        raise NotFoundError(f"no provider {name!r} in the catalogue; {meant}")
+    entry = catalogue[name]
     told = msgspec.to_builtins(entry)
     if as_json:
         print_json(told)

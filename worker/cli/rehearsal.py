@@ -12,6 +12,7 @@ from worker.cli.output import Json, out, print_json
 from worker.domain.errors import ConfigurationError
 from worker.rehearsal import (
     PLANS,
+    NoPlaceError,
     Stage,
     StageClient,
     StageSettings,
@@ -23,12 +24,17 @@ from worker.rehearsal import (
 
 def rehearsal(
     *,
-    port: Annotated[int, typer.Option(help="Of the tenant; the providers follow.")] = 8400,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the tenant; the providers follow.")
+    ] = 8400,
     host: Annotated[str, typer.Option(help="Listens on loopback unless told otherwise.")] = (
         "127.0.0.1"
     ),
     lifetime: Annotated[
-        float | None, typer.Option(min=1, help="Seconds that access tokens live, of all providers.")
+        float | None,
+        typer.Option(
+            min=1, max=86_400 * 3650, help="Seconds that access tokens live, of all providers."
+        ),
     ] = None,
     plan: Annotated[str, typer.Option(help="Rate limits of this Auth0 plan.")] = "unlimited",
     config: Annotated[Path, typer.Option(help="Where to write an evergrant.toml for it.")] = Path(
@@ -49,7 +55,10 @@ def rehearsal(
     settings = StageSettings(lifetimes={"*": lifetime} if lifetime else {}, plan=plan, seed=seed)
 
     def ready(stage: Stage) -> None:
-        write_config(config, stage)
+        try:
+            write_config(config, stage)
+        except OSError as error:
+            raise ConfigurationError(f"--config {config}: {error.strerror}") from None
         if send_to:
             threading.Thread(
                 target=_start_sending, args=(stage.base_url, send_to), daemon=True
@@ -71,7 +80,10 @@ def rehearsal(
             markup=False,
         )
 
-    serve(settings, host=host, port=port, ready=ready)
+    try:
+        serve(settings, host=host, port=port, ready=ready)
+    except NoPlaceError as error:
+        raise ConfigurationError(f"{error}; choose others with --host and --port") from None
 
 
 def _start_sending(stage_url: str, evergrant_url: str) -> None:

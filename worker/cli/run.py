@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 from worker import settings as _settings
-from worker.cli.output import err, out
+from worker.cli.output import Json, err, out, print_json, print_marked
 from worker.cli.ports import refuse_taken
 from worker.domain.errors import ConfigurationError
 from worker.settings import Settings
@@ -41,11 +42,14 @@ def _start(role: str, *, supervised: bool = False) -> Settings:
 def announce(settings: Settings) -> None:
     """Say aloud what an operator must not overlook."""
     for warning in settings.warnings:
-        err.print(f"[yellow]warning[/] {warning}")
+        print_marked("warning", warning, style="yellow", to=err)
     if settings.allow_loopback:
-        err.print(
-            "[bold yellow]warning[/] EVERGRANT_ALLOW_LOOPBACK=1: plain http and private addresses"
-            " are accepted as tenants and token endpoints. Never set this in production."
+        print_marked(
+            "warning",
+            "EVERGRANT_ALLOW_LOOPBACK=1: plain http and private addresses are accepted as tenants"
+            " and token endpoints. Never set this in production.",
+            style="bold yellow",
+            to=err,
         )
 
 
@@ -78,7 +82,8 @@ def worker(
         str, typer.Option(help="Only these queues, comma separated; all by default.")
     ] = "",
     concurrency: Annotated[
-        int | None, typer.Option(help="Hints at work at once; EVERGRANT_CONCURRENCY.")
+        int | None,
+        typer.Option(min=1, max=256, help="Hints at work at once; EVERGRANT_CONCURRENCY."),
     ] = None,
     supervised: Supervised = False,
 ) -> None:
@@ -114,7 +119,9 @@ def flower(
     address: Annotated[
         str | None, typer.Option(help="Where to listen; EVERGRANT_FLOWER_HOST.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="EVERGRANT_FLOWER_PORT.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="EVERGRANT_FLOWER_PORT.")
+    ] = None,
     supervised: Supervised = False,
 ) -> None:
     """Flower: tasks per provider, in a browser. Read-only; its API is off.
@@ -124,10 +131,27 @@ def flower(
     settings = _start("flower", supervised=supervised)
     told = {"flower_host": address, "flower_port": port}
     settings = settings.model_copy(update={k: v for k, v in told.items() if v is not None})
+    arguments = flower_arguments(settings)
+    _refuse_taken(settings.flower_host, settings.flower_port)
     from worker.tasks.app import app
 
     logging.getLogger("flower.command").addFilter(_worth_reading)
-    app.start(flower_arguments(settings))
+    app.start(arguments)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Flower's own way of saying it is a traceback. Raises: ConfigurationError."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Flower cannot listen on {host}:{port}: {error.strerror}; choose another with"
+            " --address and --port, or EVERGRANT_FLOWER_HOST and EVERGRANT_FLOWER_PORT",
+            code="port_taken",
+        ) from None
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:
@@ -186,7 +210,7 @@ def up(
 
 def prepare(settings: Settings) -> None:
     """What a first start needs: data directory, keyring, and an embedded database's schema."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _settings.private_place(settings.data_dir)
     from worker.bootstrap.first_start import first_start
 
     for line in first_start(settings):
@@ -239,7 +263,7 @@ def _greet(settings: Settings, *, with_flower: bool) -> None:
     sys.stdout.flush()
 
 
-def migrate() -> None:
+def migrate(as_json: Json = False) -> None:
     """Bring the database's schema up to date. Safe to run twice, and from two places at once."""
     settings = _settings.load()
     from worker.store import migrate as migrations
@@ -249,4 +273,7 @@ def migrate() -> None:
     before = migrations.revision_of(engine)
     migrations.upgrade(engine)
     after = migrations.revision_of(engine)
+    if as_json:
+        print_json({"schema": after, "before": before})
+        return
     out.print(f"schema {after}" + ("" if before == after else f" (was {before or 'empty'})"))

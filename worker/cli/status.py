@@ -11,7 +11,7 @@ from worker.bootstrap.base import Base
 from worker.bootstrap.health import status as read_status
 from worker.bootstrap.working import ALIVE
 from worker.cli import context
-from worker.cli.output import Json, out, print_json, print_table
+from worker.cli.output import Json, out, print_json, print_marked, print_table
 from worker.domain.errors import TransientError
 from worker.store.overview import Counted, Overview
 from worker.sync import explain_problem
@@ -48,15 +48,18 @@ def status(
     _waiting("events", told["inbox"])
     _waiting("notices", told["outbox"])
     for one in told["stopped_connections"]:
-        out.print(f"[red]stopped[/] {one['tenant']}/{one['connection']}: {one['why']}")
+        line = f"{one['tenant']}/{one['connection']}: {one['why']}"
+        print_marked("stopped", line, style="red")
     for one in told["connection_problems"]:
         why = explain_problem(one["problem"])
-        out.print(f"[yellow]problem[/] {one['tenant']}/{one['connection']}: {why}")
+        print_marked("problem", f"{one['tenant']}/{one['connection']}: {why}", style="yellow")
     for one in told["stopped_streams"]:
         what = f"{one['kind'].replace('_', ' ')} {one['stream']}"
-        out.print(f"[red]{one['status']}[/] {one['tenant']}: {what}, so Auth0 does not tell us")
+        line = f"{one['tenant']}: {what}, so Auth0 does not tell us"
+        print_marked(one["status"], line, style="red")
     for one in told["blocked_hosts"]:
-        out.print(f"[yellow]waiting[/] {one['host']} until {one['until']}: {one['why']}")
+        line = f"{one['host']} until {one['until']}: {one['why']}"
+        print_marked("waiting", line, style="yellow")
 
 
 _COLUMNS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -80,6 +80,17 @@ def parked(held: HeldGrant) -> bool:
     """Refused until an administrator at the provider acts; asked about once a day."""
     active = held.state is GrantState.ACTIVE and held.renewable and held.alias_of is None
     return active and held.failures > 0 and held.reason is not None
+
+
+def of_what_is_held(ask: Ask, held: HeldGrant) -> Ask:
+    """The question, if it tells of a generation that this store does not know: of the present one.
+
+    After a failover the store may be behind what it had handed out. A number that is invented asks
+    for no more than the true one would.
+    """
+    if ask.stale is None or ask.stale <= held.generation:
+        return ask
+    return replace(ask, stale=held.generation)
 
 
 def usable(held: HeldGrant, ask: Ask, now: datetime) -> bool:

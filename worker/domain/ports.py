@@ -354,6 +354,16 @@ class AuditRecord:
     detail: Mapping[str, object] | None = None
 
 
+NOTICE_KINDS = frozenset(
+    {"grant_renewed", "grant_needs_login", "grant_revoked", "grant_ends_soon", "grant_recovered"}
+    | {"grant_needs_admin", "grant_other_account", "grant_lacks_scope", "same_refresh_token"}
+    | {"connection_stopped", "connection_problem", "consent_lost", "verdicts_held"}
+    | {"provider_changed", "keyring_closed", "auth0_stream_stopped"}
+    | {"user_missing", "user_blocked"}
+)
+"""Ours; an operator's own action may make up others (`api.notify`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
     """Told once per episode to apps and operators; carries ids, never a token."""

@@ -17,6 +17,7 @@ from worker.domain.held import (
     HeldGrant,
     Withheld,
     enough,
+    of_what_is_held,
     parked,
     tells_its_life,
     usable,
@@ -101,6 +102,7 @@ class Handout:
     async def _token(self, key: ApiKey, ask: Ask) -> Handed:
         asked_for = _single(key, ask, await self._find.ask(ask))
         holder = await self._holder(asked_for)
+        ask = of_what_is_held(ask, holder)
         if not enough(holder, ask, self._clock.now()):
             holder = await self._freshened(holder, ask, actor=f"key:{key.name}")
         await self._record.ask(self._entry(key, asked_for, holder))  # I19: durable first

@@ -18,6 +18,7 @@ from worker.domain.ports import Offload
 from worker.journal.reading import ours_alone, read
 from worker.journal.records import HEAD, Mark, entry_of, framed
 from worker.monitoring.metrics import JOURNAL_SYNC
+from worker.settings import private_place
 
 SEGMENT_BYTES = 64 << 20
 SEGMENT_SECONDS = 3600.0
@@ -31,8 +32,7 @@ def node_of(data_directory: Path) -> str:
     Proof that a process is dead comes from files in there, so two nodes that share a host name
     but not the directory must not share a node name.
     """
-    data_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = data_directory / "node"
+    path = private_place(data_directory) / "node"
     try:
         with path.open("x") as file:
             file.write(f"{socket.gethostname()}-{secrets.token_hex(4)}")

@@ -57,6 +57,8 @@ def refuse_first(problems: Iterable[Problem], name: str, origin: Origin) -> None
 
 def converted(raw: Raw, name: str, origin: Origin) -> Entry:
     """One entry, typed. Raises: ConfigurationError with file, line and suggestion."""
+    if isinstance(host := raw.get("match_token_host"), str):
+        raw = {**raw, "match_token_host": [host]}  # most have one
     try:
         return msgspec.convert(raw, Entry)
     except msgspec.ValidationError as error:

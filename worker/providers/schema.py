@@ -18,6 +18,8 @@ from worker.providers.vocabulary import Entry
 def catalogue_schema() -> dict[str, Any]:
     """Of a file of entries: one table per provider."""
     (entry,), definitions = msgspec.json.schema_components([Entry], ref_template="#/$defs/{name}")
+    hosts = definitions[entry["$ref"].rpartition("/")[2]]["properties"]["match_token_host"]
+    hosts["type"] = ["array", "string"]  # one may be written without the list
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Evergrant provider catalogue",

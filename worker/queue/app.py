@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from worker.domain.errors import ConfigurationError
-from worker.settings import Settings
+from worker.settings import Settings, private_place
 
 EVENTS, UPKEEP = "events", "upkeep"
 _THERE_ARE = (
@@ -30,6 +31,7 @@ _THERE_ARE = (
 EXPIRES = 60  # seconds; a hint that waited longer is superseded by a later tick's
 
 _WORK = "evergrant.work"
+_RAW = "evergrant.events"
 _VISIBILITY = 300  # seconds; the shortest of all processes on one Redis wins, so it is fixed
 
 
@@ -150,11 +152,26 @@ def _redis() -> Mapping[str, Any]:
     }
 
 
+def as_others_see(connection: Connection) -> Connection:
+    """The same broker without our prefix on Redis: whoever publishes, or listens, has none.
+
+    Of its own it keeps the lists of what is not acked yet: under the common names another
+    program's messages would be given out again after our time-out. Elsewhere the same connection.
+    """
+    options = dict(connection.transport_options or {})
+    if not options.pop("global_keyprefix", None):
+        return connection
+    options.pop("priority_steps", None)  # others may set priorities
+    mine = {f"unacked{part}_key": f"{_RAW}.unacked{part}" for part in ("", "_index", "_mutex")}
+    seen: Connection = connection.clone(transport_options={**options, **mine})
+    return seen
+
+
 def _files(folder: Path) -> Mapping[str, Any]:
     TRANSPORT_ALIASES["filesystem"] = "worker.queue.files:Transport"
     messages, control = folder / "messages", folder / "control"
-    for path in (messages, control, folder / "taken"):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in (folder.parent, folder, messages, control, folder / "taken"):
+        private_place(path)
     return {
         "broker_transport_options": {
             "data_folder_in": str(messages),

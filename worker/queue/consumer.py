@@ -23,6 +23,7 @@ from kombu.mixins import ConsumerMixin
 
 from worker.domain.errors import PermanentError, TransientError
 from worker.monitoring.logs import logger
+from worker.queue.app import as_others_see
 
 EXCHANGE = "evergrant.events"
 DEAD = "evergrant.dead"
@@ -263,13 +264,27 @@ def consumer_step(inlet: Callable[[], Inlet]) -> type[bootsteps.ConsumerStep]:
     """
 
     class RawEvents(bootsteps.ConsumerStep):
+        own: Connection | None = None  # where publishers do not see what Celery sees
+
         def get_consumers(self, channel: Any) -> Iterable[Consumer]:
             connection = channel.connection.client
             waiting = threading.Event()
             hub = get_event_loop()  # of this worker; None with the brokers made of files
             later = partial(hub.call_later, _GATHER) if hub is not None else None
-            messages = messages_for(connection, inlet(), pause=waiting.wait, later=later)
+            if (seen := as_others_see(connection)) is not connection:
+                channel.close()
+                self.own = seen
+                # a loss of it ends the worker's consumer like that of its own, and begins both anew
+                seen.transport.register_with_event_loop(seen.connection, hub)
+                channel = seen.channel()
+            messages = messages_for(seen, inlet(), pause=waiting.wait, later=later)
             return consumers(channel, messages)
+
+        def _close(self, c: Any, cancel_consumers: bool = True) -> None:
+            super()._close(c, cancel_consumers)
+            if self.own is not None:
+                bootsteps.ignore_errors(self.own, self.own.release)
+                self.own = None
 
     return RawEvents
 
@@ -298,7 +313,7 @@ class NoticePublisher:
 
     def _publish(self, routing_key: str, body: bytes) -> None:
         if self._connection is None:
-            self._connection = self._open()
+            self._connection = as_others_see(self._open())
         self._connection.ensure_connection(max_retries=1, timeout=5)
         exchange = Exchange(self.EXCHANGE, type="topic", durable=True)
         self._connection.Producer().publish(

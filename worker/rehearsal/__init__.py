@@ -14,7 +14,7 @@ Evergrant only the webhook addresses it is told. Only `worker.cli` imports it.
 from .buckets import PLANS
 from .config import config_of, environment, webhooks, write_config, write_configs
 from .profiles import Profile, load_profiles, profiles
-from .serving import ControlError, RunningStage, StageClient, rehearsal, serve
+from .serving import ControlError, NoPlaceError, RunningStage, StageClient, rehearsal, serve
 from .stage import Stage, StageSettings
 from .world import CONNECTIONS, ConnectionSpec
 
@@ -23,6 +23,7 @@ __all__ = [
     "PLANS",
     "ConnectionSpec",
     "ControlError",
+    "NoPlaceError",
     "Profile",
     "RunningStage",
     "Stage",

@@ -22,6 +22,10 @@ from .stage import Stage, StageSettings
 from .wire import Protocol
 
 
+class NoPlaceError(Exception):
+    """A port is taken, or there is no such port or host."""
+
+
 class ControlError(Exception):
     """The control desk refused a command; the message says why."""
 
@@ -121,7 +125,7 @@ def serve(
     """Play in the foreground until SIGINT or SIGTERM.
 
     The tenant stands at `port`, the providers at the ports that follow (0: all on free ones).
-    `ready` is called once the addresses are known, before the first request.
+    Raises: NoPlaceError. `ready` is called once the addresses are known, before the first request.
     """
     stage = Stage(settings or StageSettings())
     server, sockets = _server(stage, host, port)
@@ -137,6 +141,7 @@ async def _play(stage: Stage, server: uvicorn.Server, sockets: Sequence[socket.s
 
 
 def _server(stage: Stage, host: str, port: int) -> tuple[uvicorn.Server, list[socket.socket]]:
+    """Raises: NoPlaceError, a port is taken, or there is no such host."""
     names = stage.profile_names
     sockets = [_listening(host, port + n if port else 0) for n in range(len(names) + 1)]
     urls = [f"http://{host}:{sock.getsockname()[1]}" for sock in sockets]
@@ -160,6 +165,11 @@ def _listening(host: str, port: int) -> socket.socket:
     # Named as TCP, asyncio turns Nagle's algorithm off for what is accepted: 40 ms an answer.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, port))
+    try:
+        sock.bind((host, port))
+    except (OSError, OverflowError) as error:
+        sock.close()
+        why = getattr(error, "strerror", None) or "no such port"
+        raise NoPlaceError(f"cannot listen on {host}:{port}: {why}") from None
     sock.listen(2048)  # before anybody asks: a request that comes early waits
     return sock

@@ -7,7 +7,13 @@ a setting that silently does nothing is worse than none.
 """
 
 from worker.settings.least import act_as
-from worker.settings.loading import DEFAULT_TENANT, database_url, load, share_metrics
+from worker.settings.loading import (
+    DEFAULT_TENANT,
+    database_url,
+    load,
+    private_place,
+    share_metrics,
+)
 from worker.settings.tables import (
     ActionSettings,
     ApiKeySettings,
@@ -28,5 +34,6 @@ __all__ = [
     "act_as",
     "database_url",
     "load",
+    "private_place",
     "share_metrics",
 ]

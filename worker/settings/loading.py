@@ -49,7 +49,7 @@ def load(
     path = base / (named or "evergrant.toml")
     if named and not path.is_file():
         raise ConfigurationError(f"EVERGRANT_CONFIG: {path} is not a file", code="no_config")
-    dotenv = {k: v for k, v in dotenv_values(path.parent / ".env").items() if v is not None}
+    dotenv = _dotenv(path.parent / ".env")
     env = {**dotenv, **real}
     text = _text_of(path) if path.exists() else ""
     place = _Place(base=path.parent, env=env, name=path.name, text=text)
@@ -64,6 +64,13 @@ def load(
         return Settings.model_validate(told, context={"withheld": withheld})
     except ValidationError as error:
         raise _explained(error, source, text) from None  # the cause's repr could show the values
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    try:
+        return {k: v for k, v in dotenv_values(path).items() if v is not None}
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}", code="bad_dotenv") from None
 
 
 def _text_of(path: Path) -> str:
@@ -112,6 +119,8 @@ def _resolve(value: Any, place: _Place, path: tuple[str, ...] = ()) -> Any:
     if isinstance(value, str) and value.startswith("file:"):
         try:
             return (place.base / value[5:]).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError:  # its repr holds what stands there
+            raise ConfigurationError(f"{place.at(path)}: {value}: not text in UTF-8") from None
         except OSError as error:
             raise ConfigurationError(f"{place.at(path)}: {value}: {error.strerror}") from error
     return value
@@ -140,9 +149,10 @@ def _overlay_environment(
         for name, key in _AUTH0.items()
         if env.get(name) and key not in withheld
     }
-    if "domain" in told or DEFAULT_TENANT in values.get("tenants", {}):
-        tenants = values.setdefault("tenants", {})
-        tenants[DEFAULT_TENANT] = {**tenants.get(DEFAULT_TENANT, {}), **told}
+    tenants = values.setdefault("tenants", {})
+    meant = isinstance(tenants, dict) and ("domain" in told or DEFAULT_TENANT in tenants)
+    if meant and isinstance(table := tenants.setdefault(DEFAULT_TENANT, {}), dict):
+        tenants[DEFAULT_TENANT] = {**table, **told}
 
 
 def _fill_defaults(values: dict[str, Any], base: Path) -> None:
@@ -201,12 +211,25 @@ def database_url() -> str:
     return load().database_url
 
 
+def private_place(path: Path) -> Path:
+    """`path`, made if it is not there: for its owner alone, whoever comes first.
+
+    Raises: ConfigurationError, it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be made: {error.strerror}; EVERGRANT_DATA_DIR says where",
+            code="no_place",
+        ) from error
+    return path
+
+
 def share_metrics(data_dir: Path) -> None:
     """Let the processes of one data directory count together (see monitoring.metrics).
 
     Takes effect only before `monitoring.metrics` is first imported.
     """
-    path = data_dir / "metrics"
-    for directory in (data_dir, path):
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = private_place(private_place(data_dir) / "metrics")
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(path))

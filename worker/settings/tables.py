@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import difflib
 import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,16 +22,36 @@ from pydantic import (
     model_validator,
 )
 
+from worker.domain.ports import NOTICE_KINDS
 from worker.domain.secret import Secret
 
 
 def _as_secret(value: object) -> object:
-    return Secret(value) if isinstance(value, str) and value else value
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("is empty" if value == "" else 'write text: "…"')
+    return Secret(value)
 
 
 def _as_secrets(value: object) -> object:
     """One, or a list of them while one is being rotated."""
     return tuple(map(_as_secret, value if isinstance(value, list) else [value]))
+
+
+def _signs(secret: Secret) -> Secret:
+    """A secret of Standard Webhooks: base64, with "whsec_" before it or not."""
+    try:
+        key = base64.b64decode(secret.text().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError("must be base64, as from `openssl rand -base64 32`, whsec_ before it")
+    return secret
+
+
+def _each_signs(secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:
+    return tuple(map(_signs, secrets))
 
 
 SecretValue = Annotated[Secret, BeforeValidator(_as_secret)]
@@ -37,7 +61,11 @@ SecretValues = Annotated[tuple[Secret, ...], BeforeValidator(_as_secrets)]
 class _Table(BaseModel):
     # hide_input_in_errors: pydantic's messages would print the value, and it may be a secret
     model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+        extra="forbid",
+        frozen=True,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 
@@ -71,7 +99,7 @@ class TenantSettings(_Table):
     events_bearer: SecretValues = ()
     events_basic: SecretValues = ()  # "user:password"
     events_header: SecretValues = ()  # "Name: value"
-    actions_secret: SecretValues = ()  # "whsec_…"
+    actions_secret: Annotated[SecretValues, AfterValidator(_each_signs)] = ()  # "whsec_…"
     events_api: bool = False  # read what an event stream would tell; needs read:events
     subject_audience: str | None = None  # of users' own tokens, for API keys with the verb "own"
     plan: str | None = None
@@ -80,6 +108,16 @@ class TenantSettings(_Table):
     database_connections: tuple[str, ...] = ()  # those whose login scripts return tokens
     keyring: str | None = None  # of its own, as EVERGRANT_KEYRING; the deployment's by default
     connections: Mapping[str, ConnectionSettings] = {}
+
+    @field_validator("events_basic", "events_header")
+    @classmethod
+    def _in_two_parts(cls, value: tuple[Secret, ...], info: ValidationInfo) -> tuple[Secret, ...]:
+        form = "user:password" if info.field_name == "events_basic" else "Name: value"
+        for one in value:
+            name, _, rest = one.text().partition(":")
+            if not (name.strip() and rest.strip()):
+                raise ValueError(f'write "{form}"')
+        return value
 
     @field_validator("domain")
     @classmethod
@@ -114,9 +152,16 @@ class NoticeSettings(_Table):
     """`[[notices]]`: where signed notices are posted."""
 
     url: str
-    secret: SecretValue
+    secret: Annotated[SecretValue, AfterValidator(_signs)]
     kinds: tuple[str, ...] = ()  # none: all
     tenants: tuple[str, ...] = ()
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        if not re.match(r"https?://[^/?#\s]+", value):
+            raise ValueError("write the address of a webhook: https://…")
+        return value
 
 
 class ApiKeySettings(_Table):
@@ -127,8 +172,25 @@ class ApiKeySettings(_Table):
     scope: str
 
 
+# In URLs and routing keys; whoever writes a configuration asks here too.
+TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TENANT_NAME_TOLD = "lower case letters, digits, - or _, 63 at most, the first no - or _"
+_LONGEST = timedelta(days=3660)  # what is longer is a slip, and no calendar holds its end
+_STORES = re.compile(r"(sqlite(\+pysqlite)?|postgres(ql)?(\+psycopg)?)://")
+_BROKERS = re.compile(r"(amqps?|pyamqp|rediss?|redis\+socket|filesystem|memory)(\+\w+)?://")
+
+
 def _seconds(value: object) -> object:
-    return timedelta(seconds=float(value)) if isinstance(value, str | int | float) else value
+    if isinstance(value, timedelta):
+        return value
+    try:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            length = timedelta(seconds=float(value))
+            if abs(length) <= _LONGEST:
+                return length
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("write a number of seconds")
 
 
 def _or_off(value: object) -> object:
@@ -235,6 +297,25 @@ class Settings(_Table):
             raise ValueError("must be between 0.05 and 3600 seconds")
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _a_store_there_is(cls, value: str) -> str:
+        if not _STORES.match(value):
+            raise ValueError("write postgresql://USER:PASSWORD@HOST/DATABASE, or leave it out")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _a_broker_there_is(cls, value: str) -> str:
+        for one in value.split(";"):
+            if not _BROKERS.match(one):
+                raise ValueError("write amqp://… (RabbitMQ) or redis://…, or leave it out")
+            try:
+                urlsplit(one).port  # noqa: B018  # raises
+            except ValueError:
+                raise ValueError("what stands there is no address: look at its port") from None
+        return value
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _parse_api_keys(cls, value: object) -> object:
@@ -246,8 +327,8 @@ class Settings(_Table):
         cls, value: Mapping[str, TenantSettings]
     ) -> Mapping[str, TenantSettings]:
         for name in value:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
-                raise ValueError(f"{name!r}: a tenant's name is lower case letters, digits, - or _")
+            if not TENANT_NAME.fullmatch(name):
+                raise ValueError(f"{name!r}: a tenant's name is {TENANT_NAME_TOLD}")
         return value
 
     @model_validator(mode="after")
@@ -257,6 +338,17 @@ class Settings(_Table):
                 raise ValueError(
                     f"tenants.{name}.base_url is for rehearsals; set EVERGRANT_ALLOW_LOOPBACK=1"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _notices_of_kinds_there_are(self) -> Settings:
+        """An operator's own actions may make up kinds of their own."""
+        for number, notice in enumerate(self.notices):
+            unknown = [kind for kind in notice.kinds if kind not in NOTICE_KINDS]
+            if unknown and not self.actions:
+                close = difflib.get_close_matches(unknown[0], NOTICE_KINDS, n=1)
+                meant = f"did you mean {close[0]}?" if close else ", ".join(sorted(NOTICE_KINDS))
+                raise ValueError(f"notices.{number}.kinds: no notice {unknown[0]!r}; {meant}")
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,11 @@ class ConcernedRepository:
         with reading(self._engine) as connection:
             return [_concerned(row) for row in connection.execute(asked)]
 
+    def knows(self, selection: Selection) -> bool:
+        """Whether there is a grant of that name, those that are gone included."""
+        with reading(self._engine) as connection:
+            return bool(connection.scalar(select(exists().where(meant(selection)))))
+
     def siblings(
         self, of: Sequence[GrantKey], peers: Sequence[Peer], *, besides: Collection[GrantId]
     ) -> Sequence[Sibling]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from psycopg.pq import Format
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InvalidatePoolError,
+    NoSuchModuleError,
+    OperationalError,
+)
 
 from worker.domain.errors import ConfigurationError, PermanentError, TransientError
+from worker.settings import private_place
 
 SQLITE_BUSY_MS = 15_000
 IDLE = 1.0  # seconds a connection is trusted without being asked
@@ -31,15 +38,21 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
     """An engine for `url`; `postgresql://` means psycopg 3.
 
     Parameters never show in errors (`hide_parameters`), because some of them are ciphertexts.
-    Call it after any fork: a connection does not survive one. Raises: ConfigurationError.
+    Call it after any fork: a connection does not survive one.
+    Raises: ConfigurationError, which does not repeat the URL.
     """
     try:
-        parsed = make_url(url)
-    except ArgumentError:  # its message shows the address, and a password in it
+        return _opened(make_url(url), pool_size)
+    except (ArgumentError, NoSuchModuleError, ValueError):  # their words hold the password
         raise ConfigurationError(
-            "EVERGRANT_DATABASE_URL: no address such as postgresql://user:password@host/name",
-            code="bad_url",
+            "EVERGRANT_DATABASE_URL is no address of a database: write"
+            " postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with what is no letter or digit in the"
+            " password percent-encoded, or leave it out",
+            code="bad_database_url",
         ) from None
+
+
+def _opened(parsed: URL, pool_size: int) -> Engine:
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() == "sqlite":
@@ -87,15 +100,25 @@ def _ask_idle_ones(engine: Engine) -> None:
             raise InvalidatePoolError from error  # the pool opens others, and asks those
 
 
-def _open_sqlite(parsed: Any, pool_size: int) -> Engine:
-    if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _open_sqlite(parsed: URL, pool_size: int) -> Engine:
+    told = parsed.database or ":memory:"
+    path = None if told.startswith((":memory:", "file:")) else Path(told)
+    if path is not None:
+        private_place(path.parent)
     engine = create_engine(
         parsed,
         hide_parameters=True,
         pool_size=pool_size,
         connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False},
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _for_its_owner_alone(*_how: Any) -> None:
+        # What lies beside it (-wal, -shm) gets the same mode. One that is there is not opened: to
+        # close it would drop the locks that SQLite has on it in this process.
+        if path is not None:
+            with suppress(OSError):  # it is there, or SQLite tells what is wrong
+                path.touch(mode=0o600, exist_ok=False)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
