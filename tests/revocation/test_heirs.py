@@ -159,6 +159,34 @@ async def test_an_heir_that_ends_meanwhile_gets_nothing(
     assert [grants.row(one).state for one in (holder, follower)] == ["erased", "erased"]
 
 
+async def test_one_that_took_other_tokens_meanwhile_has_the_token_sealed_anew(
+    grants, erasure, revoker, tombstones, holder, follower, spends, monkeypatch
+):
+    """What was sealed is bound to the generation it had."""
+    settle = tombstones.settle
+
+    def settle_later(*told, **more):
+        monkeypatch.undo()
+        grants.set(follower, generation=4)
+        settle(*told, **more)
+
+    monkeypatch.setattr(tombstones, "settle", settle_later)
+    await erasure.erase("acme", USER)
+    await revoker.drain()
+    assert spends(follower) == "rt-0"
+
+
+async def test_a_kept_token_that_a_third_grant_came_to_hold_is_followed_there(
+    grants, erasure, revoker, vault, holder, follower
+):
+    fp = vault.fingerprint(Secret("rt-1"))
+    third = grants.add(user_id=MIA, connection="google-3", refresh_token="rt-1", rt_fp=fp)
+    grants.add_candidate(holder, "rt-1", parent_fp=grants.row(holder).rt_fp)
+    await erasure.erase("acme", USER)
+    await revoker.drain()
+    assert (grants.row(holder).state, grants.row(follower).alias_of) == ("erased", third)
+
+
 async def test_whom_the_holder_of_a_quarantined_token_leaves_is_quarantined_too(
     grants, erasure, revoker, holder, follower
 ):

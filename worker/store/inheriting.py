@@ -23,6 +23,7 @@ from worker.domain.merge import Why
 from worker.domain.ports import AuditRecord, Notice
 from worker.store.filling import NO_REFRESH_TOKEN, key_of
 from worker.store.seen import holds, remembered
+from worker.store.sharing import holder_of
 from worker.store.tables import CandidateRow, GrantRow, SeenRefreshTokenRow
 
 _GONE = [state.value for state in GONE]
@@ -56,8 +57,8 @@ def heir_of(db: Connection, ending: Any, pairs: Sequence[Any]) -> Heir | None:
     """Who gets its refresh token. What has leaked is handed over to nobody."""
     if ending.reason == COMPROMISED or ending.alias_of is not None:
         return None
-    if not any(pair.latest for pair in pairs):
-        return None
+    if not any(pair.latest and not pair.shared for pair in pairs):
+        return None  # nothing, or another's, who may have spent it
     fit = [row for row in followers(db, ending.id) if row.refresh_key is not None]
     if not fit:
         return None
@@ -105,6 +106,11 @@ def hand_over(
 ) -> list[AuditRecord]:
     """`ending`: the row as it was before its tokens were destroyed."""
     heir = next(row for row in those if row.id == bequest.heir.id)
+    holder = holder_of(db, bequest.rt_fp, but=GrantId(heir.id))
+    if holder is not None:  # by a login, while it was only kept here
+        _follow(db, [row.id for row in those], holder)
+        _held_by(db, ending.id, holder)
+        return []
     _follow(db, [row.id for row in those if row.id != heir.id], heir.id)
     active = heir.state == GrantState.ACTIVE.value
     db.execute(

@@ -340,7 +340,10 @@ def _is_there(followers: Sequence[Any] | None, bequest: Bequest | None) -> bool:
     """Nobody new follows, and the heir, if there is one, follows still."""
     if followers is None:
         return False
-    return bequest is None or any(row.id == bequest.heir.id for row in followers)
+    if bequest is None:
+        return True
+    heir = bequest.heir
+    return any((row.id, row.generation) == (heir.id, heir.generation) for row in followers)
 
 
 def _told(buried: Buried, receipt: Receipt, now: datetime) -> AuditRecord:
