@@ -44,7 +44,7 @@ def test_a_database_address_that_is_none_is_a_mistake_in_the_settings(monkeypatc
     monkeypatch.setenv("EVERGRANT_DATABASE_URL", "hush")
     assert call(["status"]) == 2
     told = capsys.readouterr().err
-    assert "EVERGRANT_DATABASE_URL" in told
+    assert "database_url" in told
     assert "hush" not in told
 
 

@@ -175,7 +175,8 @@ def test_keys_rotate_under_the_running_product(evergrant, embedded):
     evergrant("keys", "disable", old)
     evergrant("keys", "destroy", old)
     assert old not in {key["id"] for key in evergrant("keys", "list")}
-    evergrant("keys", "destroy", after[0]["id"] if after[0]["id"] != old else "none", code=2)
+    evergrant("keys", "destroy", next(key["id"] for key in after if key["id"] != old), code=2)
+    evergrant("keys", "destroy", "none", code=3)
 
 
 def test_the_doctor_finds_a_running_product_well(evergrant):
@@ -202,7 +203,7 @@ def test_providers_say_which_serves_a_connection(evergrant):
     }
     assert any(entry["name"] == "github-app" for entry in evergrant("providers", "list"))
     assert evergrant("providers", "show", "github-app")["display_name"]
-    assert "did you mean" in evergrant("providers", "show", "githubapp", code=2, as_json=False)
+    assert "did you mean" in evergrant("providers", "show", "githubapp", code=3, as_json=False)
 
 
 def test_bound_actions_are_listed_and_tried(evergrant, embedded, monkeypatch):
@@ -339,7 +340,7 @@ def test_what_could_not_be_read_is_looked_at_and_discarded(evergrant, embedded):
     assert "canary" not in told["raw"]
     assert evergrant("events", "discard", str(listed["id"])) == {"discarded": 1}
     assert evergrant("events", "failed")["events"] == []
-    assert evergrant("events", "discard", str(listed["id"])) == {"discarded": 0}
+    evergrant("events", "discard", str(listed["id"]), code=3)
 
 
 def test_a_grant_given_up_is_served_no_more(evergrant, embedded):

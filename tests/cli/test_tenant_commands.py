@@ -543,7 +543,7 @@ def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
     stage.do("delete_user", user_id=rosa)
     vanish(base, rosa)
     assert grants_of(base, rosa)[0].state == "active"
-    assert "end after the quiet time" in json.dumps(evergrant("doctor"))
+    assert "ended after the quiet time" in json.dumps(evergrant("doctor"))
     evergrant("tokens", "get", rosa, GOOGLE, code=3)
     evergrant("erasure", "show", rosa, code=3)
     look_again(worker, lambda: grants_of(base, rosa)[0].state == "tombstoned")
