@@ -226,6 +226,7 @@ FRAMED = {
     "until the end": (b"HTTP/1.1 200 OK\r\n\r\n" + BODY, BODY),
     "http 1.0": (b"HTTP/1.0 200 OK\r\n\r\n" + BODY, BODY),
     "hints first": (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 x\r\na: b\r\n\r\n" + http(), BODY),
+    "junk behind it": (http(b"access_token=a") + b"junk", b"access_token=a"),
     "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
     "gzip": (http(gzip.compress(BODY), "200 OK", "content-encoding: gzip"), BODY),
     "deflate": (http(zlib.compress(BODY), "200 OK", "content-encoding: deflate"), BODY),

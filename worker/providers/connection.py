@@ -68,7 +68,9 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._answer.feed(bytes(memoryview(self._incoming)[:nbytes]))
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._answer.complete:
+            if self._answer.complete:  # what lies behind it takes nothing from it
+                self._finish()
+            else:
                 self._fail("protocol")
             self.abort()
         if self._answer and (self._answer.complete or self._answer.cut):
