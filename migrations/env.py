@@ -5,7 +5,7 @@ running must live with it.
 
     EVERGRANT_DATABASE_URL=sqlite:////tmp/new.db alembic upgrade head
     EVERGRANT_DATABASE_URL=sqlite:////tmp/new.db \
-        alembic revision --autogenerate --rev-id 0004 -m "what changes"
+        alembic revision --autogenerate --rev-id NNNN -m "what changes"
 """
 
 from __future__ import annotations

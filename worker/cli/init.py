@@ -176,8 +176,8 @@ def _env(values: dict[str, str]) -> str:
 def _steps(hooks: str, files: Sequence[Path], where: Mapping[str, str]) -> str:
     by_env = any(file.name == ".env" for file in files)
     kept = ".env" if by_env else "the secrets"
-    then = "evergrant up · evergrant sync users · evergrant api-keys create my-app"
-    then = then if by_env else "docs/deploying.md"
+    key = f"evergrant api-keys create my-app --scope read:{hooks.rpartition('/')[2]}"
+    then = f"evergrant up · evergrant sync users · {key}" if by_env else "docs/deploying.md"
     return f"""\
 wrote {", ".join(map(str, files))}
 Back the keyring up: without it no stored token opens. Keep {kept} out of version control.
@@ -192,7 +192,7 @@ At Auth0 (https://manage.auth0.com):
  3. Where your plan has Event Streams: Event Streams → Webhook, types user.* and connection.*
       Endpoint      {hooks}/events
       Bearer token  {where["events_bearer"]}
- 4. For tokens within seconds of a login, a post-login Action (docs/auth0.md has it whole)
+ 4. For tokens within seconds of a login, a post-login Action (docs/snippets/action.js has it whole)
       Secrets       EVERGRANT_URL = {hooks}/actions
                     EVERGRANT_SECRET = {where["actions_secret"]}
  5. Connections that should be renewed must ask for a refresh token: `evergrant doctor` says which
