@@ -157,8 +157,8 @@ MUTATIONS = {
     ),
     "pinned host": Mutation(
         "worker/renewal/exchange.py",
-        "        elif approved != request.host:\n",
-        "        elif False:\n",
+        "        if approved != request.host:\n",
+        "        if False:\n",
         (
             f"{RENEWAL}/test_engine.py"
             "::test_the_first_host_is_pinned_and_another_one_stops_the_connection",
