@@ -111,10 +111,7 @@ MUTATIONS = {
         "worker/renewal/trusting.py",
         "        had_its_turn = now - self._found.setdefault(attempt, now) >= TURN\n",
         "        had_its_turn = True\n",
-        (
-            f"{RENEWAL}/test_retaken.py"
-            "::test_when_the_store_comes_back_the_holder_of_a_successor_has_his_turn_first",
-        ),
+        (f"{RENEWAL}/test_retaken.py::test_who_finds_the_store_away_begins_to_wait_anew",),
     ),
     "a lease by our own clock, too": Mutation(
         "worker/renewal/trusting.py",
