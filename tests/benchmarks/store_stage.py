@@ -130,7 +130,8 @@ _FREE_ALL = """
 UPDATE grants SET attempt = NULL, lease_until = NULL
 WHERE provider = 'google-oauth2' AND tenant LIKE 't%' AND due_at <= now() AND attempt IS NOT NULL
 """
-# Column order as in the table does not matter; ids are spread like random ones.
+# Column order as in the table does not matter; ids are spread like random ones. Due times are all
+# different at every size: a claim steps over what was claimed already at its watermark's instant.
 _FILL = """
 INSERT INTO grants (id, tenant, connection, identity_user_id, part, user_id, strategy, provider,
   state, renewable, generation, last_generation, family, access_token, refresh_token, access_key,
@@ -143,7 +144,8 @@ SELECT md5(n::text)::uuid, 't' || n %% %(tenants)s, 'google-oauth2', (1e20 + n):
   decode(repeat('01', 77), 'hex'), decode(repeat('02', 77), 'hex'), sha256(('a' || n)::bytea),
   sha256(n::text::bytea), 'Bearer', 'openid email https://www.googleapis.com/auth/calendar',
   now(), 'at', now() + interval '1 hour', now(), false,
-  CASE WHEN n %% %(every)s = 0 THEN now() - interval '1 s' - (n * 7919 %% 3600) * interval '1 s'
+  CASE WHEN n %% %(every)s = 0
+       THEN now() - interval '1 s' - n / %(every)s * 7919 %% %(due)s * interval '1 hour' / %(due)s
        ELSE now() + interval '2 hours' + (n * 7919 %% 36000) * interval '100 ms' END,
   0, 1, false, 1, sha256(n::text::bytea), sha256(('a' || n)::bytea),
   'google-oauth2|' || n || ' 3 2026-11-01', now(), now()
@@ -155,6 +157,7 @@ def _filled(filling: Filling) -> dict[str, object]:
     return {
         "rows": filling.rows,
         "every": filling.rows // filling.due if filling.due else filling.rows + 1,
+        "due": max(1, filling.due),
         "at": filling.sealed[0],
         "rt": filling.sealed[1],
         "tenants": filling.tenants,
