@@ -410,3 +410,31 @@ async def test_where_the_api_is_comes_along_if_the_provider_has_told(handout, gr
 async def test_where_it_has_not_nothing_is_said(handout, grants):
     grants.add()
     assert "api_base" not in token_answer(await handout.token(key(), ask()))
+
+
+@pytest.mark.parametrize(
+    ("befallen", "refusal"),
+    [
+        ({"withheld": "user_blocked", "withheld_at": T0}, NeedsLoginError),
+        ({"withheld": "user_missing", "withheld_at": T0}, NotFoundError),
+        ({"user_id": "auth0|another"}, NotFoundError),
+        ({"state": "tombstoned"}, GoneError),
+    ],
+    ids=["blocked", "deleted", "moved to another user", "given up"],
+)
+@pytest.mark.parametrize("shared", [False, True], ids=["its own", "another grant's"])
+async def test_what_befalls_a_grant_while_its_renewal_is_waited_for_counts(
+    handout, grants, clock, renewer, audit, befallen, refusal, shared
+):
+    """I14: ten seconds may lie between the look and the answer."""
+    holder = grants.add(connection="google-2") if shared else grants.add()
+    grant = grants.add(alias_of=holder, refresh_token=None) if shared else holder
+
+    def meanwhile():
+        grants.renew(holder, "at-1")
+        grants.set(grant, **befallen)
+
+    renewer.on_hint = meanwhile
+    with pytest.raises(refusal):
+        await handout.token(key(), ask(stale=0))
+    assert "token_read" not in {entry.verb for entry in audit()}

@@ -102,9 +102,14 @@ class Handout:
     async def _token(self, key: ApiKey, ask: Ask) -> Handed:
         asked_for = _single(key, ask, await self._find.ask(ask))
         holder = await self._holder(asked_for)
-        ask = of_what_is_held(ask, holder)
-        if not enough(holder, ask, self._clock.now()):
-            holder = await self._freshened(holder, ask, actor=f"key:{key.name}")
+        told = of_what_is_held(ask, holder)
+        if not enough(holder, told, self._clock.now()):
+            await self._freshened(holder, told, actor=f"key:{key.name}")
+            # That took seconds, in which he may have been blocked, deleted or given up (I14).
+            asked_for = _single(key, ask, await self._find.ask(ask))
+            holder = await self._holder(asked_for)
+            if not usable(holder, told, self._clock.now()):
+                raise await self._refusal(holder, None)
         await self._record.ask(self._entry(key, asked_for, holder))  # I19: durable first
         return self._open(asked_for, holder)
 
@@ -130,16 +135,17 @@ class Handout:
             raise GoneError(grant=asked_for.id)
         return holder
 
-    async def _freshened(self, holder: HeldGrant, ask: Ask, *, actor: str) -> HeldGrant:
+    async def _freshened(self, holder: HeldGrant, ask: Ask, *, actor: str) -> None:
+        """Have it renewed if it can be. Raises: why nothing usable came of it."""
         retry_at = None
         if holder.state is GrantState.ACTIVE and holder.renewable:
             before = holder
             holder, retry_at = await self._forced.renewed(holder, actor=actor)
             if tells_its_life(before, holder, ask):
                 await self._learn(before)
-        if usable(holder, ask, self._clock.now()):
-            return holder  # shorter than asked at worst; `expires_in` says so
-        raise await self._refusal(holder, retry_at)
+        if not usable(holder, ask, self._clock.now()):
+            raise await self._refusal(holder, retry_at)
+        # shorter than asked at worst; `expires_in` says so
 
     async def _learn(self, refused: HeldGrant) -> None:
         """Nobody tells how long these tokens live; a refusal tells that this one was too old."""
