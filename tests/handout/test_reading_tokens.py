@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from tests.clock import T0
-from tests.handout.conftest import ask, key
+from tests.handout.conftest import ask, in_place, key
 from worker.api.answers import token_answer
 from worker.domain.errors import NotFoundError, TamperError, TransientError
 from worker.domain.held import Ask
@@ -18,6 +18,8 @@ from worker.domain.refusals import (
     GoneError,
     NeedsLoginError,
 )
+from worker.handout.grouping import Grouped
+from worker.monitoring.metrics import HANDOUTS
 from worker.store.engine import reading
 from worker.store.tables import ConnectionRow
 
@@ -44,6 +46,31 @@ async def test_without_an_audit_there_is_no_answer(handout, grants, repository, 
     monkeypatch.setattr(repository, "record", full)
     with pytest.raises(TransientError):
         await handout.token(key(), ask())
+
+
+def tenants_counted():
+    return {sample.labels["tenant"] for metric in HANDOUTS.collect() for sample in metric.samples}
+
+
+@pytest.mark.parametrize("store", ["there", "away"])
+async def test_an_invented_tenant_makes_no_series(handout, grants, repository, monkeypatch, store):
+    """Each is kept for good, here and in Prometheus, and a key for `*` may ask for any."""
+
+    def away(_asks):
+        raise TransientError("store: away", code="store_away")
+
+    if store == "away":
+        monkeypatch.setattr(handout, "_find", Grouped(away, in_place))
+    with pytest.raises((NotFoundError, TransientError)):
+        await handout.token(key(), ask(tenant=f"invented-{store}"))
+    assert f"invented-{store}" not in tenants_counted()
+
+
+async def test_the_refusals_of_a_grant_are_counted_for_its_tenant(handout, grants):
+    grants.add(tenant="counted", state="erased")
+    with pytest.raises(GoneError):
+        await handout.token(key(), ask(tenant="counted"))
+    assert "counted" in tenants_counted()
 
 
 async def test_audits_of_concurrent_reads_share_a_commit(

@@ -45,6 +45,7 @@ SHORT_WAIT = timedelta(seconds=5)
 OPERATOR_WAIT = timedelta(minutes=5)  # nothing changes before a person has acted
 
 _ENDING = (GrantState.TOMBSTONED, GrantState.REVOKING)
+_OF_GRANTS = (AmbiguousError, AwayError, GoneError, NeedsLoginError, TamperError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +93,9 @@ class Handout:
         try:
             handed = await self._token(key, ask)
         except WorkerError as error:
-            # of what is not there the tenant's name may be anybody's invention
-            unfounded = isinstance(error, NotFoundError | ForbiddenVerbError)
-            HANDOUTS.labels("" if unfounded else ask.tenant, error.code).inc()
+            # of what was not found, or not looked up, the tenant's name may be anybody's invention
+            founded = isinstance(error, _OF_GRANTS)
+            HANDOUTS.labels(ask.tenant if founded else "", error.code).inc()
             raise
         HANDOUTS.labels(ask.tenant, "served").inc()
         return handed
