@@ -357,9 +357,32 @@ async def test_a_compressed_body_is_unpacked(front: Front, encoding: str) -> Non
     assert counts(await front.post(pack(array(login("1"))), *headers)) == (1, 0, 0)
 
 
-async def test_a_body_that_is_not_compressed_as_it_says_is_kept(front: Front) -> None:
+async def test_a_body_compressed_in_several_pieces_is_unpacked_to_its_end(front: Front) -> None:
+    packed = gzip.compress(jsonl(login("1")) + b"\n") + gzip.compress(jsonl(login("2")))
     headers = [("Authorization", HUSH), ("Content-Encoding", "gzip")]
-    assert (await front.post(b"no gzip", *headers)).status_code == 202
+    assert counts(await front.post(packed, *headers)) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 100])
+async def test_a_bomb_in_several_pieces_is_cut_where_the_limit_is(
+    front: Front, pieces: int
+) -> None:
+    packed = gzip.compress(b" " * (BOUNDS.body // pieces + 1)) * pieces
+    headers = [("Authorization", HUSH), ("Content-Encoding", "gzip")]
+    assert (await front.post(packed, *headers)).status_code == 413
+
+
+PACKED = gzip.compress(jsonl(login("1")) + b"\n" + jsonl(login("2")))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"no gzip", PACKED[:-1], PACKED + b"more", PACKED + PACKED[:9], gzip.compress(b"") * 3_000],
+    ids=["none at all", "cut at its end", "junk behind it", "a piece cut", "too many pieces"],
+)
+async def test_a_body_that_is_not_compressed_as_it_says_is_kept(front: Front, body: bytes) -> None:
+    headers = [("Authorization", HUSH), ("Content-Encoding", "gzip")]
+    assert (await front.post(body, *headers)).status_code == 202
     assert front.rows == {"unreadable": 1}
 
 
@@ -460,6 +483,17 @@ async def test_too_many_at_once_are_asked_to_come_again(front: Front) -> None:
     assert (await front.post(array(login("1")))).status_code == 503
     await asyncio.gather(*slow)
     assert counts(await front.post(array(login("1")))) == (1, 0, 0)
+
+
+async def test_strangers_who_let_bodies_drip_keep_no_known_sender_out(front: Front) -> None:
+    """A signature can be checked only when its body is there, so anybody may send one."""
+    drips = [
+        asyncio.create_task(_knock(front, _never(), "actions")) for _ in range(BOUNDS.requests)
+    ]
+    await asyncio.sleep(0.01)
+    assert counts(await front.post(array(login("1")))) == (1, 0, 0)
+    assert (await front.post(b"", door="actions")).status_code == 503  # these are bounded too
+    await asyncio.gather(*drips)
 
 
 async def test_with_the_store_away_the_sender_still_hears_202(front: Front) -> None:

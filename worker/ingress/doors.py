@@ -48,7 +48,7 @@ class Bounds:
     body: int = 16 * 1024 * 1024  # bytes, before and after unpacking
     signed_body: int = 256 * 1024  # read before anything is proven; our Action sends 1 KiB
     seconds: float = 20.0  # for the body to arrive
-    requests: int = 256  # bodies in hand at once
+    requests: int = 256  # bodies in hand at once; as many again of senders not proven yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,16 @@ class _Hall:
         self.tenants = tenants
         self.offload = offload
         self.bounds = bounds
-        self.inside = 0
+        # Apart, or a stranger who lets bodies drip would keep the known senders out.
+        self.known, self.strangers = _Room(bounds.requests), _Room(bounds.requests)
+
+
+@dataclass(slots=True)
+class _Room:
+    """Bodies in hand at once."""
+
+    most: int
+    inside: int = 0
 
 
 class _Door:
@@ -113,19 +122,20 @@ class _Door:
     def __init__(self, hall: _Hall, source: Source) -> None:
         self._hall = hall
         self._source = source
+        self._room = hall.known
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        hall = self._hall
-        if hall.inside >= hall.bounds.requests:
+        room = self._room
+        if room.inside >= room.most:
             await _send(send, _BUSY)
             return
-        hall.inside += 1
+        room.inside += 1
         try:
             await _send(send, await self._answer(scope, receive))
         except GoneError:
             return
         finally:
-            hall.inside -= 1
+            room.inside -= 1
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> _Answer:
         tenant, headers = scope["path_params"]["tenant"], scope["headers"]
@@ -170,6 +180,10 @@ class _Door:
 
 class _SignedDoor(_Door):
     """The endpoint of our Action, whose proof is a signature over the body."""
+
+    def __init__(self, hall: _Hall, source: Source) -> None:
+        super().__init__(hall, source)
+        self._room = hall.strangers
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> _Answer:
         tenant, headers = scope["path_params"]["tenant"], scope["headers"]

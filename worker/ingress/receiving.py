@@ -27,6 +27,7 @@ class GoneError(Exception):
 
 
 _KEPT = 64 * 1024  # bytes of an oversized body
+_MEMBERS = 100  # of a compressed one; each costs a copy of what lies behind it
 
 
 async def body_of(receive: Receive, *, limit: int, seconds: float) -> bytes:
@@ -78,9 +79,17 @@ def unpacked(body: bytes, encoding: bytes, *, limit: int) -> bytes:
     """
     if encoding.strip().lower() not in (b"gzip", b"x-gzip", b"deflate"):
         return body
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib by its header
-    try:
-        plain = unpacker.decompress(body, limit + 1)
-    except zlib.error:
-        return body  # no such thing: unreadable, and kept as it came
-    return _bounded(plain, limit)
+    plain, rest = bytearray(), body
+    for _ in range(_MEMBERS):  # a proxy may have compressed it in pieces (RFC 1952 §2.2)
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib by its header
+        try:
+            plain += unpacker.decompress(rest, limit + 1 - len(plain))
+        except zlib.error:
+            return body  # no such thing: unreadable, and kept as it came
+        _bounded(plain, limit)
+        if not unpacker.eof:
+            return body  # cut short: what is missing may be what matters
+        rest = unpacker.unused_data
+        if not rest:
+            return bytes(plain)
+    return body
