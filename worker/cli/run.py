@@ -63,18 +63,9 @@ def web(supervised: Supervised = False) -> None:
     import uvicorn
 
     from worker.cli.asgi import build_web
+    from worker.cli.http_server import OPTIONS
 
-    uvicorn.run(
-        build_web(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,  # paths carry user ids
-        lifespan="on",  # "auto" would swallow a failed start
-        server_header=False,
-        timeout_keep_alive=65,
-        timeout_graceful_shutdown=15,
-    )
+    uvicorn.run(build_web(settings), host=settings.host, port=settings.port, **OPTIONS)
 
 
 def worker(
