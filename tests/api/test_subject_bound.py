@@ -1,5 +1,6 @@
 """Keys with the verb `own`: an app gets a user's token only with that user's own Auth0 token."""
 
+import asyncio
 import hmac
 import json
 import time
@@ -12,8 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from worker.api import Subjects, Trust
+from worker.api import Subjects, Trust, subjects
 from worker.api.subjects import HEADER
+from worker.domain.errors import TransientError
 
 TOKEN = "/v1/acme/users/google-oauth2%7C104/tokens/google"
 OTHERS = "/v1/acme/users/google-oauth2%7C105/tokens/google"
@@ -167,3 +169,48 @@ async def test_unknown_keys_do_not_make_us_fetch_without_end(world, signing_key)
     for _ in range(5):
         await ask(world, of_an_unknown_key(signing_key))
     assert world.fetched == ["acme"]
+
+
+async def test_many_at_once_with_unknown_keys_are_one_look(world, signing_key):
+    proof = of_an_unknown_key(signing_key)
+    slow = asyncio.Event()
+    fetch = world.subjects._fetch
+
+    async def slowly(tenant):
+        found = await fetch(tenant)
+        await slow.wait()
+        return found
+
+    world.subjects._fetch = slowly
+    asked = [asyncio.create_task(ask(world, proof)) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    slow.set()
+    assert {answer.status_code for answer in await asyncio.gather(*asked)} == {401}
+    assert world.fetched == ["acme"]
+
+
+async def test_while_no_key_set_is_to_be_had_it_is_not_asked_for_at_each_request(
+    world, signing_key
+):
+    proof = jwt.encode(claims(), signing_key, algorithm="RS256", headers={"kid": "k1"})
+    fetch, tried = world.subjects._fetch, []
+
+    async def away(tenant):
+        tried.append(tenant)
+        raise TransientError("acme: key set: ConnectError", code="no_key_set")
+
+    world.subjects._fetch = away
+    answers = [await ask(world, proof) for _ in range(5)]
+    assert {(a.status_code, a.json()["code"]) for a in answers} == {(503, "no_key_set")}
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= subjects.PAUSE
+    assert tried == ["acme"]
+    world.subjects._fetch = fetch
+    world.subjects._failed.clear()  # the pause is over
+    assert (await ask(world, proof)).status_code == 200
+
+
+async def test_a_key_that_cannot_be_read_takes_nothing_from_the_others(world, signing_key):
+    proof = jwt.encode(claims(), signing_key, algorithm="RS256", headers={"kid": "k1"})
+    found = await world.subjects._fetch("acme")
+    found["keys"].insert(0, {"kty": "RSA", "kid": "k0", "use": "sig", "n": "?", "e": None})
+    assert (await ask(world, proof)).status_code == 200

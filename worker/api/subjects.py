@@ -6,9 +6,12 @@ else, whatever its header claims; issuer, audience, times, subject.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -23,6 +26,7 @@ ALGORITHM = "RS256"  # pinned: "none", or HS256 under the public key, are the cl
 LEEWAY = 30  # seconds of clock skew
 KEEP = 600.0  # seconds a key set is kept
 AGAIN = 60.0  # seconds before an unknown key id makes us look once more
+PAUSE = 5.0  # seconds without a look after one that failed
 LONGEST = 16_384  # characters
 
 FetchKeys = Callable[[str], Awaitable[Mapping[str, Any]]]
@@ -44,6 +48,8 @@ class Subjects:
         self._trusted = trusted
         self._fetch = fetch
         self._kept: dict[str, tuple[float, dict[str, jwt.PyJWK]]] = {}
+        self._failed: dict[str, tuple[float, str]] = {}  # until when, and why
+        self._lines: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def narrowed(self, key: ApiKey, request: Request, tenant: str) -> ApiKey:
         """The key as far as this request's proof carries it. Raises: ProblemError (401)."""
@@ -75,14 +81,35 @@ class Subjects:
         return str(claims["sub"])
 
     async def _key(self, tenant: str, key_id: str) -> jwt.PyJWK:
-        fetched_at, keys = self._kept.get(tenant, (float("-inf"), {}))
-        age = time.monotonic() - fetched_at
-        if age > KEEP or (key_id not in keys and age > AGAIN):
-            keys = _signing_keys(await self._fetch(tenant))
-            self._kept[tenant] = (time.monotonic(), keys)
+        if self._is_to_look(tenant, key_id):
+            # a key id is whatever a caller writes: his thousand requests are one look
+            async with self._lines[tenant]:
+                if self._is_to_look(tenant, key_id):
+                    await self._look(tenant)
+        keys = self._kept[tenant][1]
         if key_id not in keys:
             raise _refused()
         return keys[key_id]
+
+    def _is_to_look(self, tenant: str, key_id: str) -> bool:
+        fetched_at, keys = self._kept.get(tenant, (float("-inf"), {}))
+        age = time.monotonic() - fetched_at
+        return age > KEEP or (key_id not in keys and age > AGAIN)
+
+    async def _look(self, tenant: str) -> None:
+        until, why = self._failed.get(tenant, (float("-inf"), ""))
+        if (left := until - time.monotonic()) > 0:
+            raise TransientError(
+                f"{tenant}: no key set a moment ago",
+                code=why,
+                retry_after=timedelta(seconds=left),
+            )
+        try:
+            keys = _signing_keys(await self._fetch(tenant))
+        except TransientError as error:
+            self._failed[tenant] = (time.monotonic() + PAUSE, error.code)
+            raise
+        self._kept[tenant] = (time.monotonic(), keys)
 
 
 def _signing_keys(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
@@ -95,7 +122,15 @@ def _signing_keys(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
         for key in found
         if isinstance(key, dict) and key.get("kty") == "RSA" and key.get("use", "sig") == "sig"
     ]
-    return {str(key.get("kid")): jwt.PyJWK(key, ALGORITHM) for key in usable}
+    return {str(key.get("kid")): made for key in usable if (made := _made(key)) is not None}
+
+
+def _made(key: dict[str, Any]) -> jwt.PyJWK | None:
+    """None: not to be read, which is no reason to refuse what the others have signed."""
+    try:
+        return jwt.PyJWK(key, ALGORITHM)
+    except jwt.PyJWTError:
+        return None
 
 
 def _missing() -> ProblemError:
