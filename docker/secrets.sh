@@ -14,6 +14,13 @@ EVERGRANT_KEYRING=secrets/keyring/keyring.json \
 postgres=$(new)
 echo "$postgres" | write postgres_password
 echo "postgresql://evergrant:$postgres@postgres/evergrant" | write database_url
+web=$(new) scheduler=$(new)
+echo "postgresql://evergrant_web:$web@postgres/evergrant" | write web_database_url
+echo "postgresql://evergrant_scheduler:$scheduler@postgres/evergrant" | write scheduler_database_url
+write postgres_roles.sql <<END
+CREATE ROLE evergrant_web LOGIN PASSWORD '$web';
+CREATE ROLE evergrant_scheduler LOGIN PASSWORD '$scheduler';
+END
 echo "operator:$(new)" | write flower_auth
 
 case $broker in
@@ -50,6 +57,6 @@ echo "COMPOSE_PROFILES=$broker" > .env
 # servers read their files as users of their own: 0444, in a directory that is closed to others.
 chown -R 10001:10001 secrets evergrant.toml
 find secrets -type f -exec chmod 0400 {} +
-for file in postgres_password rabbitmq_definitions.json redis.conf; do
+for file in postgres_password postgres_roles.sql rabbitmq_definitions.json redis.conf; do
   [ ! -e "secrets/$file" ] || chmod 0444 "secrets/$file"
 done

@@ -29,10 +29,12 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.clock import FakeClock
+from tests.restricted import restricted
 from tests.servers import KINDS, Missing, RabbitMQ, Server, SessionServers
 from tests.telling import count, tell, tell_all
 from worker.store import migrate
 from worker.store.engine import open_engine
+from worker.store.privileges import WEB
 from worker.store.tables import Base
 from worker.vault import AesVault, Keyring
 
@@ -179,6 +181,16 @@ def engine(store_url: str) -> Iterator[Engine]:
     opened = open_engine(store_url)
     yield opened
     opened.dispose()
+
+
+@pytest.fixture
+def web_engine(engine: Engine) -> Iterator[Engine]:
+    """The same store as the web process may use it; where there are no roles, the same engine."""
+    if engine.dialect.name != "postgresql":
+        yield engine
+        return
+    with restricted(engine, WEB) as web:
+        yield web
 
 
 @pytest.fixture

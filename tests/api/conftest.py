@@ -23,17 +23,21 @@ KEY = "evg_of-the-settings-0123456789"
 
 
 class World:
-    """One deployment: its store, its grants, its application, its keys."""
+    """One deployment: its store, its grants, its application, its keys.
 
-    def __init__(self, engine, vault, clock):
+    `web`: the same store as the web process may use it.
+    """
+
+    def __init__(self, engine, vault, clock, web=None):
         self.engine, self.vault, self.clock = engine, vault, clock
+        self.web = engine if web is None else web
         self.grants = GrantTable(engine, vault, clock)
-        self.keys = ApiKeyRepository(engine)
+        self.keys, self.known = ApiKeyRepository(engine), ApiKeyRepository(self.web)
         self.renewer = Renewer()
         self.nature = Nature(effect="grant", by_hand="")
         self.audit = AuditLog("test")
-        self.repository = HandoutRepository(engine, self.audit)
-        self.tombstones = TombstoneRepository(engine, self.audit, outbox.add)
+        self.repository = HandoutRepository(self.web, self.audit)
+        self.tombstones = TombstoneRepository(self.web, self.audit, outbox.add)
         self.routes = []
         self.subjects = None
         self.outlives: dict[str, timedelta] = {}  # entry → its old token, after a renewal
@@ -54,12 +58,12 @@ class World:
             requests=Requests(
                 grants=self.repository,
                 tombstones=self.tombstones,
-                reach=Reach(ConcernedRepository(self.engine), lambda _: self.nature),
+                reach=Reach(ConcernedRepository(self.web), lambda _: self.nature),
                 clock=clock,
                 offload=in_place,
             ),
             keys=KeyBook(
-                find=self.keys.find,
+                find=self.known.find,
                 clock=clock,
                 offload=in_place,
                 bootstrap=[bootstrap_key(name="ops", secret=Secret(KEY), scope=everything)],
@@ -82,8 +86,8 @@ class World:
 
 
 @pytest.fixture
-def world(engine, vault, clock):
-    return World(engine, vault, clock)
+def world(engine, web_engine, vault, clock):
+    return World(engine, vault, clock, web_engine)
 
 
 @pytest.fixture

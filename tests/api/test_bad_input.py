@@ -228,8 +228,8 @@ async def test_a_body_nobody_asked_for(world):
 async def test_wrong_keys_are_looked_up_alike(world):
     """No early way out by which a nearly right key would differ from a wholly wrong one."""
     asked = []
-    find = world.keys.find
-    world.keys.find = lambda digest: asked.append(digest) or find(digest)
+    find = world.known.find
+    world.known.find = lambda digest: asked.append(digest) or find(digest)
     right = world.key("acme")
     for wrong in (right[:-1], right[:-1] + "~", "evg_x", "x" * 40):
         assert await refused(world, key=wrong) == (401, "key_refused")

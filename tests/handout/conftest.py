@@ -59,8 +59,8 @@ def renewer():
 
 
 @pytest.fixture
-def repository(engine):
-    return HandoutRepository(engine, AuditLog("test"))
+def repository(web_engine):
+    return HandoutRepository(web_engine, AuditLog("test"))
 
 
 @pytest.fixture

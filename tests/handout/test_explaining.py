@@ -100,13 +100,13 @@ def test_the_next_step_is_told(repository, grants, clock, columns, stopped, step
     assert what_next(held, stopped, clock.now()) == (step, who)
 
 
-def test_no_read_selects_a_refresh_token(engine, repository, grants, clock):
+def test_no_read_selects_a_refresh_token(web_engine, repository, grants, clock):
     """I17: the database role of the web process needs no right to that column."""
     from sqlalchemy import event
 
     grant = grants.add()
     said = []
-    event.listen(engine, "before_cursor_execute", lambda *args: said.append(args[2]))
+    event.listen(web_engine, "before_cursor_execute", lambda *args: said.append(args[2]))
     repository.find(ask())
     repository.find(ask(identity="104"))
     repository.find(ask(user_id=None))

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.house.containers import COMPOSE, OURS, ROOT, SERVICES, Container, follow_the_page
 from tests.servers import RabbitMQ, Redis, Server, free_port
 from worker.domain.errors import ConfigurationError
 from worker.settings import load
+from worker.store.engine import open_engine
 from worker.vault import Keyring, Purpose
 
 START = 60.0  # seconds; the machine that runs the suite may be busy
@@ -85,6 +87,15 @@ def test_web_opens_access_tokens_and_scheduler_migration_and_flower_nothing(cont
         assert not Path(_read(container(service)).keyring).exists()
 
 
+def test_web_and_scheduler_speak_to_the_database_as_roles_of_their_own(container):
+    users = {s: make_url(_read(container(s)).database_url).username for s in OURS if s != "flower"}
+    owned = {service: user for service, user in users.items() if user == "evergrant"}
+    assert set(owned) == {"migrate", "worker-1", "worker-2", "admin"}
+    given = SERVICES["migrate"]["command"]
+    assert users["web"] == given[given.index("--web-role") + 1]
+    assert users["scheduler"] == given[given.index("--scheduler-role") + 1]
+
+
 def test_a_secret_is_what_was_typed_and_nothing_else(followed):
     secret = followed() / "secrets/auth0_client_secret"
     assert secret.read_text().strip() == "the-client-secret"
@@ -95,7 +106,7 @@ def test_secrets_are_closed_to_others_and_open_to_the_servers(followed):
         secrets = followed(broker) / "secrets"
         assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
         for file in filter(Path.is_file, secrets.rglob("*")):
-            for_servers = file.name in ("postgres_password", settings)
+            for_servers = file.name in ("postgres_password", "postgres_roles.sql", settings)
             assert stat.S_IMODE(file.stat().st_mode) == (0o444 if for_servers else 0o400), file
 
 
@@ -244,10 +255,14 @@ class Deployment:
 
 
 @pytest.fixture(params=BROKERS)
-def deployment(request, followed, own_server, postgres_url) -> Iterator[Deployment]:
+def deployment(request, followed, own_server) -> Iterator[Deployment]:
     docker = followed(request.param)
     theirs, here = _with_the_users_made(own_server(request.param), docker)
-    database = re.sub(r".*@", "@", postgres_url)
+    url = own_server("postgres").url
+    with closing(open_engine(url).raw_connection()) as begun:  # as a new database begins
+        begun.cursor().execute((docker / "secrets/postgres_roles.sql").read_text())
+        begun.commit()
+    database = re.sub(r".*@", "@", url)
     made = Deployment(docker, {theirs: here, "@postgres/evergrant": database})
     yield made
     made.end()

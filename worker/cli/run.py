@@ -254,15 +254,28 @@ def _greet(settings: Settings, *, with_flower: bool) -> None:
     sys.stdout.flush()
 
 
-def migrate(as_json: Json = False) -> None:
-    """Bring the database's schema up to date. Safe to run twice, and from two places at once."""
+def migrate(
+    web_role: Annotated[
+        str | None, typer.Option(help="PostgreSQL role of the web process: gets what that needs.")
+    ] = None,
+    scheduler_role: Annotated[str | None, typer.Option(help="The same for the scheduler.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring the database's schema up to date. Safe to run twice, and from two places at once.
+
+    Example: evergrant migrate --web-role evergrant_web --scheduler-role evergrant_scheduler
+    """
     settings = _settings.load()
     from worker.store import migrate as migrations
+    from worker.store import privileges
     from worker.store.engine import open_engine
 
     engine = open_engine(settings.database_url)
     before = migrations.revision_of(engine)
     migrations.upgrade(engine)
+    for role, rights in ((web_role, privileges.WEB), (scheduler_role, privileges.SCHEDULER)):
+        if role:
+            privileges.restrict(engine, role, rights)
     after = migrations.revision_of(engine)
     if as_json:
         print_json({"schema": after, "before": before})

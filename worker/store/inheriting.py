@@ -96,7 +96,7 @@ def quarantine(db: Connection, meant: Any, now: datetime) -> list[AuditRecord]:
         update(GrantRow)
         .where(GrantRow.alias_of.in_(holders), GrantRow.state == GrantState.ACTIVE.value)
         .values(state=GrantState.QUARANTINED.value, reason=Why.SHARED_SPENDER.value, due_at=None)
-        .returning(*_FOLLOWER)
+        .returning(GrantRow.id, GrantRow.tenant)
     ).all()
     return [_record(row, "quarantined", {"why": Why.SHARED_SPENDER.value}, now) for row in rows]
 
