@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from kombu import Exchange
+from kombu import Exchange, Queue
 
 from tests.cli.conftest import Running, started
 from worker.bootstrap.base import load_entries
@@ -47,6 +48,17 @@ class Broker:
                 content_type=content_type,
                 content_encoding="binary",
                 headers={"task": GOOGLE, "id": "1", "lang": "py"},
+            )
+
+
+    def publish_raw(self, body: object, headers: dict[str, Any], **more: Any) -> None:
+        with self.app.connection_for_write() as connection:
+            connection.Producer().publish(
+                body,
+                exchange=Exchange("evergrant.work", type="direct"),
+                routing_key=GOOGLE,
+                headers=headers,
+                **({"content_type": "application/json", "content_encoding": "utf-8"} | more),
             )
 
 
@@ -155,6 +167,80 @@ def test_nothing_is_run_and_the_worker_goes_on(product, attack):
     assert _worker(running) == worker, running.product.log.read_text()[-3000:]
     assert not broker.pwned.exists()
     assert running.renewals() - before <= 2 * 2, "what is not due was renewed"
+
+
+def test_no_message_has_the_worker_send_another(product):
+    """It may publish where the forger may not: to another program's queue, say."""
+    running, broker = product
+    evil = Queue("evil", Exchange("evil", type="direct"), routing_key="evil")
+    there = {"exchange": "evil", "routing_key": "evil"}
+    follow_up = broker.app.signature("os.system", args=[broker.command], options=there)
+    with broker.app.connection_for_write() as connection:
+        bound = evil(connection.default_channel)
+        bound.declare()
+        broker.send(GOOGLE, link=[follow_up, follow_up], link_error=follow_up)
+        broker.send(GOOGLE, chain=[follow_up])
+        running.wait_for(lambda: not _at_work(broker))
+        time.sleep(1)
+        assert bound.get() is None
+
+
+def test_no_message_is_put_off(product):
+    """Each would be held in the worker's memory until then, beyond what it prefetches."""
+    running, broker = product
+    for _ in range(100):
+        broker.send(GOOGLE, countdown=10**8)
+    running.wait_for(lambda: not _at_work(broker))
+    time.sleep(1)
+    assert [held for held in broker.app.control.inspect().scheduled().values() if held] == []
+
+
+HINT = {"task": GOOGLE, "id": "1", "lang": "py"}
+MISSHAPEN: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "a number": (b"5", HINT, {}),
+    "a list that says args": (b'["args"]', HINT, {}),
+    "null": (b"null", HINT, {}),
+    "an object": (b'{"args": 1, "kwargs": 2}', HINT, {}),
+    "no JSON": (b"{", HINT, {}),
+    "no UTF-8": (b"\xff\xfe", HINT, {}),
+    "no encoding there is": (b"[[], {}, {}]", HINT, {"content_encoding": "no-such"}),
+    "nothing": (b"", HINT, {}),
+    "a list for a name": (b"[[], {}, {}]", {**HINT, "task": ["x"]}, {}),
+    "a number for a name": (b"[[], {}, {}]", {**HINT, "task": 5}, {}),
+    "no id": (b"[[], {}, {}]", {"task": GOOGLE}, {}),
+    "an object for an id": (b"[[], {}, {}]", {**HINT, "id": {"a": []}}, {}),
+    "an unknown task without an id": (b"[[], {}, {}]", {"task": "x"}, {}),
+    "an unknown task and a number": (b"5", {"task": "x", "id": "1"}, {}),
+    "nothing but a body": (b'{"task": "%s"}' % GOOGLE.encode(), {}, {}),
+    "a body with a list for a name": (b'{"task": ["x"]}', {}, {}),
+    "a number and no header": (b"5", {}, {}),
+    "an end that is no time": (b"[[], {}, {}]", {**HINT, "expires": {"a": 1}}, {}),
+    "an end in the year 99999": (b"[[], {}, {}]", {**HINT, "expires": "99999-01-01"}, {}),
+    "a time that is none": (b"[[], {}, {}]", {**HINT, "eta": {"a": 1}}, {}),
+    "limits that are none": (b"[[], {}, {}]", {**HINT, "timelimit": "x"}, {}),
+    "retries that are none": (b"[[], {}, {}]", {**HINT, "retries": {}}, {}),
+    "callbacks that are none": (b'[[], {}, {"callbacks": 5, "chain": 5, "chord": 5}]', HINT, {}),
+    "packed as it is not": (b"[[], {}, {}]", {**HINT, "compression": "application/x-gzip"}, {}),
+    "packed as nobody knows": (b"[[], {}, {}]", {**HINT, "compression": ["x"]}, {}),
+    "a stamp that is none": (b"[[], {}, {}]", {**HINT, "stamped_headers": 5, "stamps": 5}, {}),
+    "ignored or not": (b"[[], {}, {}]", {**HINT, "ignore_result": [], "group": {}}, {}),
+}
+
+
+@pytest.mark.parametrize("shape", MISSHAPEN)
+def test_no_misshapen_message_ends_the_worker(product, shape):
+    running, broker = product
+    worker = _worker(running)
+    body, headers, more = MISSHAPEN[shape]
+    broker.publish_raw(body, headers, **more)
+    broker.send(GOOGLE)
+    running.wait_for(lambda: not _at_work(broker))
+    assert _worker(running) == worker, running.product.log.read_text()[-3000:]
+
+
+def _at_work(broker: Broker) -> bool:
+    look = broker.app.control.inspect()
+    return any((look.active() or {"": [1]}).values()) or any((look.reserved() or {}).values())
 
 
 def test_no_result_is_read_by_anybody(product):
