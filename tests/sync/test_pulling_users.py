@@ -223,6 +223,49 @@ async def test_a_changed_refresh_token_without_a_login_is_looked_at_twice(world)
     assert world.grant().state == "quarantined"
 
 
+async def test_a_login_counted_before_its_tokens_are_readable_is_no_strangers(world):
+    """Whether Auth0 shows a login's tokens or its count first is not documented."""
+    world.user(identity())
+    await world.pull()
+    world.clock.advance(7200)
+    at = world.clock.now()
+    world.user(identity(), logins=2, last_login=at)
+    with pytest.raises(TransientError):
+        await world.pull(login=login(at, source=Source.ACTIONS))
+    world.clock.advance(2)
+    world.user(identity("rt-1", "at-1"), logins=2, last_login=at)
+    await world.pull(login=login(at, source=Source.ACTIONS))
+    assert (world.grant().state, world.tokens()) == ("active", ("rt-1", "at-1"))
+
+
+async def test_logins_of_the_days_when_no_tokens_were_shown_are_no_strangers(world):
+    """The scope read:user_idp_tokens was taken from the application, and given back a day later."""
+    world.user(identity())
+    await world.pull()
+    world.clock.advance(86_400)
+    at = world.clock.now()
+    world.user(identity(None, None, expires_in=None), logins=2, last_login=at)
+    for _ in range(2):
+        await world.pull()
+        world.clock.advance(3600)
+    world.user(identity("rt-1", "at-1"), logins=2, last_login=at)
+    await world.pull()
+    assert (world.grant().state, world.tokens()) == ("active", ("rt-1", "at-1"))
+
+
+async def test_a_login_that_brought_nothing_explains_no_change_of_later_days(world):
+    world.user(identity())
+    await world.pull()
+    world.clock.advance(7200)
+    world.user(identity(), logins=2, last_login=world.clock.now())
+    await world.pull()
+    world.clock.advance(3600)
+    await world.pull()
+    world.user(identity("stranger", "at-1"), logins=2, last_login=T0 + 120 * MINUTE)
+    with pytest.raises(TransientError, match="nobody logged in"):
+        await world.pull()
+
+
 # ------------------------------------------------------------------ leaving
 
 

@@ -22,6 +22,9 @@ from worker.domain.secret import Secret
 # token is called a stranger's only when a second look, this much later, still finds no login.
 SECOND_LOOK = timedelta(seconds=30)
 
+# Or the other way round: a login counted no longer ago than this may bring its tokens yet.
+SETTLES = timedelta(minutes=2)
+
 # A login counts as later than an erasure only by more than Auth0's clock and ours may differ.
 CLOCK_DOUBT = timedelta(minutes=2)
 
@@ -101,6 +104,7 @@ class Theirs:
     login: str | None
     expired: bool = False  # the access token, by the best evidence there is of its issue
     consented_at: datetime | None = None  # evidence of the login that brought them
+    last_login: datetime | None = None  # of the Auth0 user, through whatever identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +215,18 @@ def _of_access_token(ours: Ours, theirs: Theirs, now: datetime) -> Decision:
     return Decision(kind=Kind.TAKE_ACCESS_TOKEN, why=Why.LOGIN)
 
 
+def login_is_in(decision: Decision, theirs: Theirs, now: datetime) -> bool:
+    """Whether `theirs.login` has brought what it brings, so that it explains nothing any more.
+
+    Not as long as no token of the identity is shown at all (M4), nor a moment after the login:
+    its refresh token would count as a stranger's when it shows up.
+    """
+    if decision.why is Why.NO_TOKENS:
+        return False
+    at = theirs.last_login
+    return decision.kind is not Kind.IGNORE or at is None or now - at >= SETTLES
+
+
 def _logged_in_since(ours: Ours, theirs: Theirs) -> bool:
     """Not known counts as yes: a wrong quarantine keeps a living grant from renewing."""
     return ours.login is None or theirs.login is None or ours.login != theirs.login
@@ -265,5 +281,6 @@ class Arrival:
     expiry: ExpiryKind
     expires_at: datetime | None
     login: str | None  # as `Theirs.login`
+    last_login: datetime | None = None  # as `Theirs.last_login`
     required: frozenset[str] = frozenset()
     token_type: str = "Bearer"

@@ -251,6 +251,7 @@ def theirs_of(arrival: Arrival, prints: Fingerprints, now: datetime) -> Theirs:
         login=arrival.login,
         expired=_surely_expired(arrival, now),
         consented_at=arrival.issued_at,
+        last_login=arrival.last_login,
     )
 
 

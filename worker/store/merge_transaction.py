@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 from uuid import uuid4
@@ -18,6 +18,7 @@ from worker.domain.merge import (
     Ours,
     Why,
     decide,
+    login_is_in,
     state_after,
 )
 from worker.domain.ports import AuditRecord, Notice, Vault
@@ -93,7 +94,8 @@ class MergeTransaction:
         if decision.kind is Kind.CREATE_ANEW:
             return self._anew(row, arrival, prints, decision)
         if decision.why not in (Why.OVERTAKEN, Why.ERASED) and decision.kind is not Kind.LOOK_AGAIN:
-            self._apply(decision, row, ours, arrival, prints)
+            login = theirs.login if login_is_in(decision, theirs, self._now) else row.upstream_login
+            self._apply(decision, row, ours, replace(arrival, login=login), prints)
         had = row.upstream_at_fp is not None or row.upstream_rt_fp is not None
         state = state_after(decision, ours)
         return MergedGrant(

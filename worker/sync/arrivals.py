@@ -89,7 +89,7 @@ def _of_pair(
         part=part,
     )
     if connection is None or (identity.access_token is None and identity.refresh_token is None):
-        return _empty(key, user.user_id, identity.provider, user.login)
+        return _empty(key, user.user_id, identity.provider, user)
     return _arrival(
         key,
         connection,
@@ -101,7 +101,7 @@ def _of_pair(
         expires_in=identity.expires_in,
         issued_at=login_time(user, identity, logins, now=now),
         scope=identity.scope,
-        login=user.login,
+        user=user,
         now=now,
     )
 
@@ -135,7 +135,6 @@ def of_admin(
         expires_in=ends_at,
         issued_at=None,
         scope=words(options.get("admin_scope")),
-        login=None,
         now=now,
     )
 
@@ -188,7 +187,7 @@ def _arrival(
     expires_in: object,
     issued_at: datetime | None,
     scope: str | None,
-    login: str | None,
+    user: User | None = None,
     now: datetime,
 ) -> Arrival:
     provider = catalogue.resolve(
@@ -223,12 +222,13 @@ def _arrival(
         issued_at=issued_at,
         expiry=kind,
         expires_at=expires_at,
-        login=login,
+        login=user.login if user else None,
+        last_login=user.last_login if user else None,
         required=frozenset(required) if isinstance(required, list | tuple | set) else frozenset(),
     )
 
 
-def _empty(key: GrantKey, user_id: str | None, strategy: str, login: str | None) -> Arrival:
+def _empty(key: GrantKey, user_id: str | None, strategy: str, user: User | None) -> Arrival:
     return Arrival(
         key=key,
         user_id=user_id,
@@ -243,5 +243,5 @@ def _empty(key: GrantKey, user_id: str | None, strategy: str, login: str | None)
         issued_at=None,
         expiry=ExpiryKind.UNTOLD,
         expires_at=None,
-        login=login,
+        login=user.login if user else None,
     )
