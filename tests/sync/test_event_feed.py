@@ -14,11 +14,12 @@ from tests.auth0.fakes import in_place
 from tests.clock import FakeClock
 from tests.sync.test_lost_webhooks import wait_for
 from tests.sync.test_on_the_rehearsal_tenant import management_of
+from tests.sync.world import World
 from worker.auth0 import ManagementApi
 from worker.auth0.events_api import Message, _Lines
-from worker.domain.errors import TransientError
+from worker.domain.errors import ConfigurationError, PermanentError, TransientError
 from worker.rehearsal import RunningStage, StageSettings, rehearsal
-from worker.store.following import FollowingRepository
+from worker.store.following import FollowingRepository, Position
 from worker.store.tenants import TenantRepository
 from worker.sync import EventFeed
 
@@ -161,6 +162,74 @@ async def test_too_many_connections_are_waited_out(reader: Reader) -> None:
         await wait_for(lambda: (reader.clock.now() - began).total_seconds() > 30)
         reader.log.connections = 1
         await reader.has(reader.login("rosa"))
+
+
+class Refusing:
+    """A process whose tenant answers nothing but this, and where it had come to."""
+
+    def __init__(self, engine: Any, vault: Any) -> None:
+        self.world = World(engine, vault)
+        self.following = FollowingRepository(engine)
+        self.gaps: list[str] = []
+        self.feed = EventFeed(
+            {"acme": self.world.api}, self.following, feed=self._feed, on_gap=self._gap,
+            holder="one", clock=self.world.clock, offload=in_place,
+        )  # fmt: skip
+        now = self.world.clock.now()
+        self.following.hold("acme", "one", now=now, until=now)
+        self.put("kept")
+
+    def put(self, offset: str | None) -> None:
+        at = self.world.clock.now()
+        self.following.put_position("acme", "one", Position(offset=offset, at=at))
+
+    @property
+    def asked(self) -> list[str]:
+        """The types of events in each request."""
+        told = [r.url.params for r in self.world.auth0.requests if r.url.path == "/api/v2/events"]
+        return [" ".join(params.get_list("event_type")) for params in told]
+
+    async def _feed(self, tenant: str, told: Sequence[bytes]) -> None:
+        raise AssertionError("no events came")
+
+    async def _gap(self, tenant: str) -> None:
+        self.gaps.append(tenant)
+
+
+CREDENTIALS = {
+    "a scope taken away": ("/events", (403, {"errorCode": "insufficient_scope"})),
+    "a plan without it": ("/events", (403, {"errorCode": "insufficient_entitlement"})),
+    "a token refused": ("/events", (401, {"message": "Invalid token."})),
+    "a wrong client secret": ("token", (401, {"error": "access_denied"})),
+}
+
+
+@pytest.mark.parametrize(("where", "answer"), CREDENTIALS.values(), ids=CREDENTIALS)
+async def test_what_the_operator_has_to_mend_loses_no_place(
+    sqlite_engine: Any, vault: Any, where: str, answer: Any
+) -> None:
+    process = Refusing(sqlite_engine, vault)
+    if where == "token":
+        process.world.auth0.token_answer = answer
+    process.world.auth0.on("/events", answer)
+    for _ in range(3):
+        with pytest.raises(ConfigurationError):
+            await process.feed.run("acme")
+    assert process.following.position("acme").offset == "kept"
+    assert process.gaps == []
+    assert all("connection.deleted" in types for types in process.asked)
+
+
+async def test_a_request_refused_for_good_does_not_begin_a_reconcile_after_another(
+    sqlite_engine: Any, vault: Any
+) -> None:
+    process = Refusing(sqlite_engine, vault)
+    process.world.auth0.on("/events", (400, {"errorCode": "invalid_query_string"}))
+    with pytest.raises(PermanentError):
+        await process.feed.run("acme")
+    with pytest.raises(PermanentError):
+        await process.feed.run("acme")
+    assert process.gaps == ["acme"]
 
 
 STREAM = (

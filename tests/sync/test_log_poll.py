@@ -87,6 +87,27 @@ async def test_a_log_that_is_read_again_after_a_gap_goes_on_though_the_worker_wa
     assert fed.ids == ["50"]
 
 
+MENDED_BY_THE_OPERATOR = {
+    "a plan without the log": (403, {"errorCode": "insufficient_entitlement"}),
+    "a scope, in words alone": (403, {"message": "Insufficient scope; expected any of: read:logs"}),
+    "a wrong client secret": None,
+}
+
+
+@pytest.mark.parametrize("answer", MENDED_BY_THE_OPERATOR.values(), ids=MENDED_BY_THE_OPERATOR)
+async def test_what_the_operator_has_to_mend_loses_no_checkpoint(world, answer):
+    """Else the whole log would be read anew afterwards, and every user we know."""
+    world.shared.log_id = "7"
+    if answer is None:
+        world.auth0.token_answer = (401, {"error": "access_denied"})
+    else:
+        world.auth0.on("/logs", answer)
+    fed = Fed()
+    with pytest.raises(ConfigurationError):
+        await poll(world, fed).once("acme")
+    assert (world.shared.log_id, fed.gaps) == ("7", [])
+
+
 POISON: dict[str, bytes] = {
     "nested ten thousand deep": b'{"log_id": "8", "x": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
     "half an emoji": b'{"log_id": "8", "user_name": "\\ud83d"}',

@@ -10,7 +10,7 @@ import structlog
 
 from worker.auth0 import ManagementApi, events_api
 from worker.auth0.events_api import CONNECTIONS, USERS, Message
-from worker.domain.errors import PermanentError, TransientError
+from worker.domain.errors import ConfigurationError, PermanentError, TamperError, TransientError
 from worker.domain.ports import Clock, Offload
 from worker.store.following import FollowingRepository, Position
 
@@ -60,7 +60,8 @@ class EventFeed:
     async def run(self, tenant: str) -> int:
         """Follow for as long as no other process does; returns how many events came.
 
-        Raises: TransientError (the store is away), ConfigurationError (the scope is missing).
+        Raises: TransientError (the store is away), ConfigurationError (a scope is missing, or the
+        secret is wrong), PermanentError (a request that Auth0 finds wrong).
         """
         count = 0
         while (position := await self._held(tenant, _HOLD)) is not None:
@@ -72,6 +73,8 @@ class EventFeed:
                 self._failures += 1
                 wait = self._wait(error)
                 _log.info("events_not_followed", tenant=tenant, code=error.code)
+            except (ConfigurationError, TamperError):
+                raise  # of the position it says nothing
             except PermanentError as error:
                 wait = _PAUSE
                 await self._refused(tenant, position, error)
@@ -133,9 +136,12 @@ class EventFeed:
 
     async def _refused(self, tenant: str, position: Position, error: PermanentError) -> None:
         """An offset too old, or a type that this tenant does not know (400)."""
-        if error.code not in _TOO_OLD and tenant not in self._types:
-            self._types[tenant] = USERS
-            return
+        if error.code not in _TOO_OLD:
+            if tenant not in self._types:
+                self._types[tenant] = USERS
+                return
+            if position.offset is None:
+                raise error  # nothing is left to be the reason
         _log.warning("events_lost", tenant=tenant, code=error.code)
         # by timestamp first; where that is too old as well, from now on
         since = position.at if position.offset is not None else None

@@ -8,7 +8,7 @@ import structlog
 
 from worker.auth0 import ManagementApi, log
 from worker.auth0.log import LogRecord
-from worker.domain.errors import NotFoundError, PermanentError
+from worker.domain.errors import ConfigurationError, NotFoundError, PermanentError, TamperError
 from worker.domain.ports import Offload, Tenants
 
 _log = structlog.get_logger("worker.sync")
@@ -45,7 +45,7 @@ class LogPoll:
     async def once(self, tenant: str, *, pages: int = 500) -> int:
         """Follow for at most so many pages of 100; returns how many records came.
 
-        Raises: TransientError, ConfigurationError (the scope is missing).
+        Raises: TransientError, ConfigurationError (a scope is missing, or the secret is wrong).
         """
         since = await self._offload(self._tenants.checkpoint, tenant)
         if since is None:
@@ -75,9 +75,9 @@ class LogPoll:
             return await log.first(api), since
         try:
             return await log.after(api, since), since
+        except (ConfigurationError, TamperError):
+            raise  # of the checkpoint it says nothing
         except (NotFoundError, PermanentError) as error:
-            if error.code in ("insufficient_scope", "api_token_refused"):
-                raise
             _log.warning("log_checkpoint_lost", tenant=tenant, code=error.code)
         # older than the plan's log retention: all that is left of the log is read, and every user
         # we know, for whom what is gone may have told of
