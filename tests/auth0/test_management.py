@@ -179,6 +179,50 @@ async def test_a_spent_token_quota_waits_as_long_as_it_says(tenant):
     assert caught.value.retry_after == timedelta(seconds=3540)
 
 
+def token_requests(tenant: FakeTenant) -> int:
+    return sum(request.url.path == "/oauth/token" for request in tenant.requests)
+
+
+AGAIN = {
+    "wrong secret": ((401, {"error": "access_denied"}), 10, ConfigurationError),
+    "quota spent": ((429, {"error": "x"}, {"retry-after": "3540"}), 3540, TransientError),
+    "Auth0 is away": ((503, b""), 1, TransientError),
+    "network": (httpx.ConnectError("cut"), 1, TransientError),
+}
+
+
+@pytest.mark.parametrize(("answer", "seconds", "error"), AGAIN.values(), ids=AGAIN)
+async def test_a_backlog_does_not_storm_the_endpoint_that_logins_live_on(
+    tenant, answer, seconds, error
+):
+    """Its limit is shared with the tenant's own logins, and no budget of ours is drawn on."""
+    clock = FakeClock()
+    api = management(tenant, clock=clock)
+    tenant.token_answer = answer
+    fates = await asyncio.gather(*(api.user(ROSA) for _ in range(100)), return_exceptions=True)
+    assert {type(fate) for fate in fates} == {error}
+    assert token_requests(tenant) == 1
+    clock.advance(seconds / 2)
+    with pytest.raises(error) as caught:
+        await api.user(ROSA)
+    assert token_requests(tenant) == 1
+    if error is TransientError:
+        assert caught.value.retry_after == timedelta(seconds=seconds / 2)
+    tenant.token_answer = None
+    clock.advance(seconds / 2)
+    assert (await api.user(ROSA)).user_id == ROSA
+
+
+async def test_a_token_that_another_process_has_fetched_ends_the_wait(tenant):
+    shared = SharedTenants()
+    api = management(tenant, shared)
+    tenant.token_answer = (429, {"error": "too_many_requests"}, {"retry-after": "3540"})
+    with pytest.raises(TransientError):
+        await api.user(ROSA)
+    shared.held = held()
+    assert (await api.user(ROSA)).user_id == ROSA
+
+
 # ---------------------------------------------------------------------------- users
 
 

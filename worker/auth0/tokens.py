@@ -10,11 +10,13 @@ import httpx
 from worker.auth0 import failures
 from worker.auth0.answers import secret
 from worker.auth0.credentials import Credentials
-from worker.domain.errors import TransientError
+from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.ports import ApiToken, Clock, Offload, Tenants
 
 _LEEWAY = timedelta(seconds=10)
 _NEW = 600.0  # seconds in which a fetched token lacks nothing that another would have
+_OPERATOR = timedelta(seconds=10)  # between two tries with what an operator has to mend
+_AWAY = timedelta(seconds=1)  # the same, where nothing is said of when to come back
 _UNTOLD_LIFE = 86_400  # seconds; Auth0's default, where the answer names none
 
 
@@ -23,6 +25,9 @@ class TokenSource:
 
     Tokens cannot be revoked and their scopes are fixed at issue, so one that is refused is
     dropped for everybody, once, and another is fetched.
+
+    The token endpoint's limit is the one that the tenant's logins live on, and it is in no bucket
+    of ours: whoever finds it refusing says so for a while to all who want a token.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class TokenSource:
         self._lock = asyncio.Lock()
         self._held: ApiToken | None = None
         self._fetched_at = float("-inf")  # monotonic
+        self._refusal: TransientError | ConfigurationError | None = None
+        self._refused_until = float("-inf")  # monotonic
 
     async def get(self) -> ApiToken:
         """Raises: TransientError, ConfigurationError."""
@@ -77,6 +84,16 @@ class TokenSource:
         return self._good(await self._offload(self._tenants.token, self._tenant))
 
     async def _fetched(self) -> ApiToken:
+        if (left := self._refused_until - self._clock.monotonic()) > 0 and self._refusal:
+            raise _again(self._refusal, timedelta(seconds=left))
+        try:
+            return await self._asked()
+        except (TransientError, ConfigurationError) as error:
+            self._refusal = error
+            self._refused_until = self._clock.monotonic() + _pause(error).total_seconds()
+            raise
+
+    async def _asked(self) -> ApiToken:
         asked_at = self._clock.now()
         form = self._credentials.token_form(asked_at)
         try:
@@ -107,3 +124,16 @@ class TokenSource:
             expires_at=asked_at + timedelta(seconds=seconds),
             scope=scope if isinstance(scope, str) else "",
         )
+
+
+def _pause(error: TransientError | ConfigurationError) -> timedelta:
+    told = error.retry_after if isinstance(error, TransientError) else _OPERATOR
+    return told or _AWAY
+
+
+def _again(
+    error: TransientError | ConfigurationError, left: timedelta
+) -> TransientError | ConfigurationError:
+    if isinstance(error, ConfigurationError):
+        return ConfigurationError(str(error), code=error.code)
+    return TransientError(str(error), code=error.code, retry_after=left)
