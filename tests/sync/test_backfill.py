@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import select
 
@@ -87,9 +88,10 @@ async def test_a_backfill_that_was_stopped_goes_on_where_it_was(world: World, li
         await backfill_of(world, reader).users(ids, report=stop_after(330))
     first = len(reader.users)
     progress = await backfill_of(world, reader).users(ids)
-    assert (progress.done, progress.total, progress.before) == (450, 450, 300)
+    before = 300 if listed else 298  # of one moment are three, and a page begins with the last
+    assert (progress.done, progress.total, progress.before) == (450, 450, before)
     assert len(set(reader.users)) == 450
-    assert len(reader.users) - first <= 150  # what was saved is not read again
+    assert len(reader.users) - first <= 152  # what was saved is not read again
 
     again = await backfill_of(world, Reader()).users(ids)
     assert again.before == 0  # it was complete: the next one begins at the beginning
@@ -157,6 +159,29 @@ async def test_who_failed_is_remembered_over_a_stop_and_tried_once_more(world: W
     progress = await backfill_of(world, still).users(ids_of(250))
     assert progress.failed == ("auth0|7",)
     assert progress.done == 249
+
+
+class Shrinking(Search):
+    """Of each page that it has shown the first ten are deleted, or log in once more."""
+
+    def hit(self, request: httpx.Request, user_id: str, at: str) -> dict[str, Any]:
+        self.shown.append(user_id)
+        return super().hit(request, user_id, at)
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        self.shown: list[str] = []
+        answer = super().answer(request)
+        if "include_totals" not in request.url.params:
+            left = set(self.shown[:10])
+            self.users = [one for one in self.users if one[0] not in left]
+        return answer
+
+
+async def test_nobody_is_passed_over_for_those_who_leave_the_list_meanwhile(world: World) -> None:
+    Shrinking(world, crowd(450))
+    reader = Reader()
+    await backfill_of(world, reader).users()
+    assert len(set(reader.users)) == 450
 
 
 async def test_a_thousand_users_of_one_moment_ask_for_a_list(world: World) -> None:

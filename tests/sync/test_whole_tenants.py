@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import httpx
 import pytest
 
 from tests.auth0.fakes import in_place
@@ -118,6 +119,25 @@ async def test_a_search_that_cannot_be_asked_costs_the_night_its_first_part_only
     world.auth0.on("/users", (503, {}))
     found = await reconcile(world).run()
     assert (found.read, found.failed, found.next_place) == (1, 0, None)
+
+
+async def test_a_search_that_fails_for_a_moment_costs_the_night_nobody(world):
+    """Who was to be listed then is looked for by no later night."""
+    at = world.clock.now() - timedelta(minutes=30)
+    listed = [(f"google-oauth2|{n:03}", iso(at + timedelta(seconds=n))) for n in range(150)]
+    for user_id, _ in listed:
+        account = user_id.partition("|")[2]
+        world.user(identity(f"rt-{account}", user_id=account), user_id=user_id)
+    search = Search(world, listed, by="last_login")
+    whole, refusals = search.answer, iter([None, (503, {}), (429, {"x-ratelimit-reset": "0"})])
+
+    def answer(request):
+        told = next(refusals, None) if request.url.path == "/api/v2/users" else None
+        return httpx.Response(told[0], headers=told[1]) if told else whole(request)
+
+    search.answer = answer
+    found = await reconcile(world).run(seconds=10_000)
+    assert found.missing_here == 150
 
 
 async def test_a_night_in_which_nobody_can_be_read_is_not_counted_down_to_its_end(world):

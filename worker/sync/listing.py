@@ -61,26 +61,26 @@ async def _pages(
     *,
     accounts: bool = False,
 ) -> AsyncIterator[Sequence[ListedUser]]:
-    """A query in order of time is followed for a thousand hits, then asked anew from the last
-    one's time on."""
-    while True:
-        began_at, listed = place.since, 0
-        for number in range(_SHOWN // PAGE):
-            hits = await api.search(
-                f"{by}:[{began_at} TO *]", page=number, sort=f"{by}:1", accounts=accounts
-            )
-            listed += len(hits)
-            fresh = [hit for hit in hits if hit.user_id not in place.at_since]
-            _move(place, [(hit.user_id, getattr(hit, by)) for hit in fresh])
-            yield fresh
-            if len(hits) < PAGE:
-                return
-        if place.since == began_at:
-            raise PermanentError(
-                f"{api.tenant}: {listed} users have {by} {began_at}; have Auth0 export them"
-                " (--export), or give a list of ids",
-                code="too_many_at_once",
-            )
+    """Each query begins at the time of the last hit: who is deleted, or logs in again, leaves the
+    front of the list, and by number the pages would move up by as many, unread. Only users of one
+    moment are paged through."""
+    number = 0
+    while number < _SHOWN // PAGE:
+        began_at = place.since
+        hits = await api.search(
+            f"{by}:[{began_at} TO *]", page=number, sort=f"{by}:1", accounts=accounts
+        )
+        fresh = [hit for hit in hits if hit.user_id not in place.at_since]
+        _move(place, [(hit.user_id, getattr(hit, by)) for hit in fresh])
+        yield fresh
+        if len(hits) < PAGE:
+            return
+        number = number + 1 if place.since == began_at else 0
+    raise PermanentError(
+        f"{api.tenant}: {_SHOWN} users have {by} {place.since}; have Auth0 export them"
+        " (--export), or give a list of ids",
+        code="too_many_at_once",
+    )
 
 
 def _move(place: Place, listed: Sequence[tuple[str, str]]) -> None:

@@ -31,6 +31,7 @@ _Page = Sequence[LastLogin]
 _OVERLAP = timedelta(hours=1)  # the search index lags, and clocks differ
 _FIRST = timedelta(hours=24)  # what a first round looks back
 _LOGINS = "logins since "  # a place in the first part; a user id, in the second, has a bar
+_TRIES = 5  # more, of a search that fails: for a minute
 _AWAY = 8  # users in a row who cannot be read: it is not they who are the trouble
 _OWN_STRATEGIES = frozenset({"auth0", "email", "sms"})  # no identity provider stands behind them
 
@@ -104,8 +105,8 @@ class Reconcile:
 
     async def _strangers(self, round_: _Slice, place: Place) -> str | None:
         """Read whoever has logged in and is unknown here; returns where to go on."""
-        began, pages = place.since, pages_of_logins(self._api, place)
-        while (page := await self._next(pages)) is not None:
+        began = place.since
+        async for page in self._logins(place):
             await self._clock.sleep(self._pause)
             logins = {one.user_id: one.at for one in page if self._may_have_tokens(one)}
             tenant = self._api.tenant
@@ -124,15 +125,24 @@ class Reconcile:
             for strategy, connection in login.accounts or (first,)
         )
 
-    async def _next(self, pages: AsyncIterator[_Page]) -> _Page | None:
-        """None: that was all, or the search cannot be asked; then the second part is the night."""
-        try:
-            return await anext(pages, None)
-        except ConfigurationError:
-            raise
-        except WorkerError as error:
-            _log.warning("logins_not_listed", tenant=self._api.tenant, code=error.code)
-            return None
+    async def _logins(self, place: Place) -> AsyncIterator[_Page]:
+        """From there on. Where the search cannot be asked for a minute, or at all, the second part
+        is the night."""
+        tries = 0
+        while True:
+            try:
+                async for page in pages_of_logins(self._api, place):
+                    tries = 0
+                    yield page
+                return
+            except ConfigurationError:
+                raise
+            except WorkerError as error:
+                _log.warning("logins_not_listed", tenant=self._api.tenant, code=error.code)
+                if tries == _TRIES or not isinstance(error, TransientError):
+                    return
+            tries += 1
+            await self._clock.sleep(2.0**tries)
 
     async def _users(self, round_: _Slice, after: str) -> str | None:
         while users := await self._offload(
