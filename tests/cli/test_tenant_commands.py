@@ -586,6 +586,22 @@ def test_a_deleted_user_is_revoked_erased_and_brought_back_by_nothing(
     assert grants_of(base, emil)[0].state == "active"
 
 
+def test_what_a_deleted_connection_brought_is_revoked_at_its_provider(
+    stage, base, evergrant, worker
+):
+    """With it go its users; the client that their tokens are revoked as is known from before."""
+    rosa, _ = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
+    evergrant("sync", "connections")
+    evergrant("sync", "users")
+    stage.do("delete_connection", name=GOOGLE)
+    assert evergrant("sync", "connections")["gone"] == 1
+    vanish(base, rosa)
+    look_again(worker, lambda: grants_of(base, rosa)[0].state == "tombstoned")
+    assert worker.upkeep("revocations") == {"revoked": 1}
+    assert stage.ledger()["providers"][GOOGLE]["revoked_by_us"] == 1
+    assert grants_of(base, rosa)[0].state == "erased"
+
+
 def test_linking_two_users_ends_nothing(stage, base, evergrant, worker):
     rosa, emil = stage.login(GOOGLE, "rosa"), stage.login("acme-bitbucket", "emil")
     evergrant("sync", "users")

@@ -12,7 +12,7 @@ from worker.store.tombstones import TombstoneRepository
 
 def reach_of(base: Base, connections: ConnectionRepository) -> Reach:
     kin = ConcernedRepository(base.engine)
-    return Reach(kin, nature_from(base.catalogue, connections))
+    return Reach(kin, nature_from(base.catalogue, connections.with_deleted()))
 
 
 def tombstones_of(base: Base) -> TombstoneRepository:

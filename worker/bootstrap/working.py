@@ -287,7 +287,7 @@ class _Parts:
         base = self._base
         return Revoker(
             tombstones=tombstones_of(base),
-            connections=self._connections,
+            connections=self._connections.with_deleted(),
             catalogue=base.catalogue,
             endpoint=self._endpoint,
             vault=self._vault,

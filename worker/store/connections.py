@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Connection, Engine, Row, select, true, update
 
 from worker.domain.errors import KeyringError, PermanentError
 from worker.domain.exchange import ConnectionConfig
@@ -38,8 +38,24 @@ and `enabled` among them replace what the tenant says, the rest is handed on."""
 class ConnectionRepository:
     """Meets `Connections`. What an operator set in evergrant.toml is laid over each answer."""
 
-    def __init__(self, engine: Engine, vault: Vault, *, overrides: Overrides | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        vault: Vault,
+        *,
+        overrides: Overrides | None = None,
+        deleted: bool = False,
+    ) -> None:
+        """`deleted`: those that the tenant has no more are found as well."""
         self._engine, self._vault, self._overrides = engine, vault, overrides or {}
+        self._there = true() if deleted else _table.c.deleted_at.is_(None)
+
+    def with_deleted(self) -> ConnectionRepository:
+        """For whoever ends grants: a consent is ended as the client it was given to, and with a
+        connection go its users."""
+        return ConnectionRepository(
+            self._engine, self._vault, overrides=self._overrides, deleted=True
+        )
 
     def get(self, tenant: str, name: str) -> ConnectionConfig | None:
         return self._one(_table.c.tenant == tenant, _table.c.name == name)
@@ -165,9 +181,7 @@ class ConnectionRepository:
 
     def _one(self, *where: Any) -> ConnectionConfig | None:
         with reading(self._engine) as connection:
-            row = connection.execute(
-                select(_table).where(*where, _table.c.deleted_at.is_(None))
-            ).first()
+            row = connection.execute(select(_table).where(*where, self._there)).first()
         return self._config(row) if row else None
 
     def _update(self, tenant: str, name: str, *where: Any, **values: Any) -> None:
