@@ -150,6 +150,7 @@ async def test_a_connection_is_found_by_its_id_too(world):
 async def test_a_deleted_connection_is_noted(world):
     await read(world, GOOGLE)
     world.auth0.on("/connections/con_google", (404, {}))
+    world.auth0.on("/connections", (200, []))
     with pytest.raises(NotFoundError):
         await world.puller.connection("acme", "google-oauth2")
     assert world.connections.get("acme", "google-oauth2") is None
@@ -170,6 +171,38 @@ async def test_that_a_connection_is_gone_is_told_once_for_its_users_are_gone_wit
     for _ in range(3):
         with pytest.raises(NotFoundError):
             await world.puller.connection("acme", "google-oauth2")
+    assert told == ["acme"]
+
+
+async def test_one_404_is_not_enough_to_call_a_connection_gone(world):
+    """Its grants would not be renewed any more, until somebody came through it."""
+    await read(world, GOOGLE)
+    world.auth0.on("/connections/con_google", (404, {}))
+    await world.puller.connection("acme", "google-oauth2")
+    assert world.connections.get("acme", "google-oauth2") is not None
+
+
+async def test_a_connection_made_anew_under_its_name_is_read_at_once(sqlite_engine, vault):
+    """What its first logins bring belongs to its own client; the users of before are gone."""
+    told: list[str] = []
+
+    async def gone(tenant: str) -> None:
+        told.append(tenant)
+
+    world = World(sqlite_engine, vault, on_connection_gone=gone)
+    world.user(identity())
+    await world.pull()
+    options = {**GOOGLE["options"], "client_id": "another"}
+    world.connection({**GOOGLE, "id": "con_again", "options": options})
+    world.auth0.on("/connections/con_google", (404, {}))
+    world.clock.advance(3601)
+    world.user(identity("rt-1", "at-1"), logins=2, last_login=world.clock.now())
+    await world.pull()
+    known = world.connections.get("acme", "google-oauth2")
+    assert (known.id, known.client_id) == ("con_again", "another")
+    assert world.grant().renewable
+    assert told == ["acme"]
+    await world.puller.connection("acme", "google-oauth2")
     assert told == ["acme"]
 
 

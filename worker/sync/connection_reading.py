@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -121,6 +122,8 @@ class ConnectionReader:
                 raise
             merged = await self._merged_connection(tenant, begun, found, before)
             if not merged.was_overtaken:
+                if before is not None and before.id != found.id and before.id and self._on_gone:
+                    await self._on_gone(tenant)
                 return merged
         raise TransientError(f"{tenant}: pulls of {name} keep overtaking each other")
 
@@ -137,10 +140,13 @@ class ConnectionReader:
     async def _fetched(
         self, tenant: str, name: str, before: ConnectionConfig | None, priority: Priority
     ) -> Connection:
+        """A 404 is read back by name: nothing is called gone for one answer (I22), and another
+        connection may have been made under that name."""
         api = self._api(tenant)
         if before is not None and before.id:
-            return await api.connection(before.id, priority=priority)
-        if name.startswith("con_"):
+            with suppress(NotFoundError):
+                return await api.connection(before.id, priority=priority)
+        elif name.startswith("con_"):
             return await api.connection(name, priority=priority)
         return await api.connection_by_name(name, priority=priority)
 
