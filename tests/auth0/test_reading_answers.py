@@ -117,6 +117,12 @@ def test_only_a_plain_true_blocks(blocked: object) -> None:
     assert user_of({**USER, "blocked": blocked}).blocked is (blocked is True)
 
 
+@pytest.mark.parametrize("told", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_beyond_all_calendars_is_none(told: str) -> None:
+    """A user who was imported may have any."""
+    assert user_of({**USER, "created_at": told}).created_at is None
+
+
 def test_auth0s_own_model_reads_the_same_of_a_user() -> None:
     theirs = GetUserResponseContent.model_validate({**USER, "blocked": True})
     ours = user_of({**USER, "blocked": True})

@@ -359,3 +359,13 @@ async def test_a_withheld_identity_that_shows_up_under_another_user_is_his_again
     world.user(identity(), user_id="auth0|primary", logins=3)
     await world.pull("auth0|primary")
     assert (world.grant().user_id, world.grant().withheld) == ("auth0|primary", None)
+
+
+async def test_an_answer_without_identities_takes_nobodys_away(world):
+    """Cut short on its way, or by a field list that Auth0 reads otherwise: no account has left."""
+    world.user(identity(), identity("rt-b", "at-b", user_id="2"))
+    await world.pull()
+    world.auth0.on("/users/google-oauth2%7C1", (200, {"user_id": ROSA, "logins_count": 2}))
+    with pytest.raises(TransientError):
+        await world.pull()
+    assert world.grant("2").user_id == ROSA

@@ -107,7 +107,10 @@ class ManagementApi:
         """One user with the tokens of his identities; immediately consistent."""
         params = {"fields": _USER_FIELDS, "include_fields": "true"}
         path = f"/users/{quote(user_id, safe='')}"
-        user = user_of(await self._object("users", path, params, priority))
+        body = await self._object("users", path, params, priority)
+        if not isinstance(body.get("identities"), list):  # every user has one: not "all unlinked"
+            raise TransientError(f"{self.tenant}: not a whole user", code="unreadable_answer")
+        user = user_of(body)
         if user.user_id != user_id:  # a proxy's or a cache's answer for someone else
             raise TransientError(f"{self.tenant}: an answer for another user", code="wrong_user")
         return user
