@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -155,6 +156,26 @@ async def test_of_linked_identities_the_login_event_says_which_it_was(world):
     await world.pull(login=login(T0 - MINUTE))
     assert world.grant("1").expires_at == T0 - MINUTE + timedelta(seconds=3599)
     assert world.grant("2").due_at == T0  # nobody knows: renewed at once
+
+
+async def test_of_two_accounts_on_one_connection_a_login_of_either_dates_none(world):
+    """An Action names the connection alone: the other account's old token must not count as new."""
+    world.user(identity(), identity("rt-b", "at-b", user_id="2"))
+    told = replace(login(T0, source=Source.ACTIONS), identity_user_id=None)
+    await world.pull(login=told)
+    assert [world.grant(account).due_at for account in ("1", "2")] == [T0, T0]
+
+
+async def test_a_refresh_token_without_an_access_token_is_renewed_at_once(world):
+    """`ext_access_token` is off, for instance: until then there is nothing to hand out."""
+    world.user(identity("rt-0", None, expires_in=None))
+    await world.pull()
+    assert world.grant().due_at == T0
+    world.clock.advance(60)
+    world.user(identity("rt-1", None), logins=2, last_login=world.clock.now())
+    await world.pull()
+    assert world.tokens() == ("rt-1", None)
+    assert world.grant().due_at == world.clock.now()
 
 
 async def test_a_forged_event_cannot_make_a_dead_token_live(world):

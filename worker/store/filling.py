@@ -185,7 +185,10 @@ def _quarantine(row: Mapping[str, Any]) -> str:
 
 
 def _due(grant: GrantId, arrival: Arrival, now: datetime) -> datetime | None:
-    """Without evidence of issue or end: now, because the token may be as good as expired."""
+    """Without evidence of issue or end: now, because the token may be as good as expired. Without
+    an access token too: there is nothing to hand out before."""
+    if arrival.access_token is None:
+        return now
     ends_later = arrival.expires_at is not None and arrival.expires_at > now
     if arrival.issued_at is None and arrival.expiry is not ExpiryKind.NEVER and not ends_later:
         return now

@@ -151,12 +151,15 @@ def login_time(
     """The best evidence of when the identity's tokens were issued; None: there is none.
 
     `expires_in` counts from the exchange at the provider, and Auth0 does not say when that was.
-    An event tells, if it names this identity and the user Auth0 shows has logged in no earlier
-    (an event may be forged, and a time too late would keep a dead token for a living one).
+    An event tells, if it names this identity (or the connection, and no other account of the user
+    is there) and the user Auth0 shows has logged in no earlier (an event may be forged, and a time
+    too late would keep a dead token for a living one).
     `last_login` tells if there is but one identity it can have been. Never "now".
     """
     ceiling = min(now, user.last_login + _SKEW) if user.last_login else now
-    told = [at for login in logins if (at := _told(login, identity)) and at <= ceiling]
+    alone = sum(one.connection == identity.connection for one in user.identities) == 1
+    named = [login for login in logins if alone or login.identity_user_id is not None]
+    told = [at for login in named if (at := _told(login, identity)) and at <= ceiling]
     if told:
         return max(told)
     if len(user.identities) == 1 and user.last_login is not None:
