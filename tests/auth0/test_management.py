@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.auth0.fakes import DOMAIN, FakeTenant, SharedTenants, management
+from tests.auth0.fakes import ALL_SCOPES, DOMAIN, FakeTenant, SharedTenants, management
 from tests.clock import T0, FakeClock
 from worker.auth0 import Credentials, missing_scopes, plan_named
 from worker.domain.errors import (
@@ -123,7 +123,7 @@ REFUSALS = {
 
 
 def held() -> ApiToken:
-    return ApiToken(token=Secret("held"), expires_at=T0 + timedelta(days=1), scope="read:users")
+    return ApiToken(token=Secret("held"), expires_at=T0 + timedelta(days=1), scope=ALL_SCOPES)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
@@ -177,6 +177,46 @@ async def test_a_spent_token_quota_waits_as_long_as_it_says(tenant):
     with pytest.raises(TransientError) as caught:
         await management(tenant).user(ROSA)
     assert caught.value.retry_after == timedelta(seconds=3540)
+
+
+async def test_a_scope_that_was_granted_meanwhile_is_had_within_minutes(tenant):
+    """A token without it is never refused: users are read without their tokens, with status 200."""
+    clock, lacking = FakeClock(), "read:users read:connections read:connections_options"
+    tenant.scope = lacking
+    api = management(tenant, clock=clock)
+    await api.user(ROSA)
+    clock.advance(300)
+    await api.user(ROSA)
+    assert tenant.tokens == 1
+    tenant.scope = ALL_SCOPES
+    clock.advance(301)
+    await api.user(ROSA)
+    assert (await api.granted_scopes()).split() == ALL_SCOPES.split()
+    clock.advance(3600)
+    await api.user(ROSA)
+    assert tenant.tokens == 2
+
+
+async def test_what_lacks_a_scope_is_used_while_none_better_is_to_be_had(tenant):
+    clock = FakeClock()
+    tenant.scope = "read:users"
+    api = management(tenant, clock=clock)
+    await api.user(ROSA)
+    clock.advance(601)
+    tenant.token_answer = (503, b"")
+    assert (await api.user(ROSA)).user_id == ROSA
+
+
+async def test_a_newer_token_of_another_process_is_taken_within_a_minute(tenant):
+    """The doctor's, for instance, who asks for a fresh one to see what is granted today."""
+    clock, shared = FakeClock(), SharedTenants()
+    api, doctor = management(tenant, shared, clock=clock), management(tenant, shared, clock=clock)
+    await api.user(ROSA)
+    tenant.scope = f"{ALL_SCOPES} read:logs"
+    assert "read:logs" in await doctor.granted_scopes(fresh=True)
+    clock.advance(61)
+    assert "read:logs" in await api.granted_scopes()
+    assert tenant.tokens == 2
 
 
 def token_requests(tenant: FakeTenant) -> int:

@@ -99,9 +99,10 @@ class ManagementApi:
         """Scopes our token lacks, and what will not work without each; empty: all is well."""
         return missing_scopes((await self._tokens.get()).scope)
 
-    async def granted_scopes(self) -> str:
-        """As the token answer said, space separated."""
-        return (await self._tokens.get()).scope
+    async def granted_scopes(self, *, fresh: bool = False) -> str:
+        """As the token answer said, space separated. `fresh`: what is granted today; the token
+        held may be of a day before."""
+        return (await (self._tokens.fresh() if fresh else self._tokens.get())).scope
 
     async def user(self, user_id: str, *, priority: Priority = Priority.LIVE) -> User:
         """One user with the tokens of his identities; immediately consistent."""

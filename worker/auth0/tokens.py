@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import httpx
@@ -10,10 +11,15 @@ import httpx
 from worker.auth0 import failures
 from worker.auth0.answers import secret
 from worker.auth0.credentials import Credentials
+from worker.auth0.scopes import missing_scopes
 from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.ports import ApiToken, Clock, Offload, Tenants
+from worker.monitoring.logs import logger
+
+_log = logger(__name__)
 
 _LEEWAY = timedelta(seconds=10)
+_LOOK = 60.0  # seconds in which another process's newer token may pass unseen
 _NEW = 600.0  # seconds in which a fetched token lacks nothing that another would have
 _OPERATOR = timedelta(seconds=10)  # between two tries with what an operator has to mend
 _AWAY = timedelta(seconds=1)  # the same, where nothing is said of when to come back
@@ -48,18 +54,25 @@ class TokenSource:
         self._offload = offload
         self._lock = asyncio.Lock()
         self._held: ApiToken | None = None
-        self._fetched_at = float("-inf")  # monotonic
+        self._fetched_at = self._looked_at = float("-inf")  # monotonic
         self._refusal: TransientError | ConfigurationError | None = None
         self._refused_until = float("-inf")  # monotonic
 
     async def get(self) -> ApiToken:
         """Raises: TransientError, ConfigurationError."""
-        if (held := self._good(self._held)) is not None:
+        if (held := self._settled()) is not None:
             return held
         async with self._lock:  # a hundred pulls find it expired, one fetches
-            token = self._good(self._held) or await self._shared() or await self._fetched()
-            self._held = token
-            return token
+            if (held := self._settled()) is None:
+                held = self._held = await self._best()
+                self._looked_at = self._clock.monotonic()
+            return held
+
+    async def fresh(self) -> ApiToken:
+        """One that has whatever is granted today. Raises: as `get`."""
+        async with self._lock:
+            self._held = await self._fetched()
+            return self._held
 
     async def replaced(self, token: ApiToken) -> ApiToken | None:
         """Auth0 does not take `token`, or not for this: another, or None if it is just as new.
@@ -75,6 +88,21 @@ class TokenSource:
                 if shared is not None and shared.token == token.token:
                     await self._offload(self._tenants.drop_token, self._tenant)
         return await self.get()
+
+    def _settled(self) -> ApiToken | None:
+        """What is held, unless it is time to look whether there is a better one."""
+        looked = self._clock.monotonic() - self._looked_at < _LOOK
+        return self._good(self._held) if looked else None
+
+    async def _best(self) -> ApiToken:
+        token = await self._shared() or self._good(self._held)
+        if token is None:
+            return await self._fetched()
+        if missing_scopes(token.scope) and self._clock.monotonic() - self._fetched_at >= _NEW:
+            # nothing refuses it: what it may not see is left out of answers with status 200
+            with suppress(TransientError, ConfigurationError):
+                return await self._fetched()
+        return token
 
     def _good(self, token: ApiToken | None) -> ApiToken | None:
         ends_at = token.expires_at - _LEEWAY if token is not None else None
@@ -109,6 +137,8 @@ class TokenSource:
             )
         token = self._read(answer.content, asked_at)
         self._fetched_at = self._clock.monotonic()
+        if lacking := missing_scopes(token.scope):
+            _log.warning("api_token_lacks_scopes", tenant=self._tenant, scopes=sorted(lacking))
         await self._offload(self._tenants.put_token, self._tenant, token)
         return token
 

@@ -59,7 +59,7 @@ async def _ask_tenants(base: Base) -> list[Finding]:
                 found.append(Finding(label, Status.WARN, "no webhook secret is set: logins are"
                     " found only by polling the log", "`evergrant init` shows how"))  # fmt: skip
             try:
-                granted = await apis[name].granted_scopes()
+                granted = await apis[name].granted_scopes(fresh=True)
                 found += _scopes(label, granted)
                 found += _following(label, granted, told)
                 found += _streams(base, name)
