@@ -55,6 +55,20 @@ def test_a_round_is_not_begun_twice_in_a_night(rounds):
     assert rounds.begin("acme", now=T0 + NIGHT, every=NIGHT)
 
 
+def test_one_begun_anew_looks_back_as_far_as_the_one_that_it_breaks_off(rounds):
+    """Who logged in since then and is a stranger here may not have been listed yet."""
+    rounds.begin("acme", now=T0, every=NIGHT)
+    hold(rounds, "a")
+    save(rounds, "a", None)
+    rounds.begin("acme", now=T0 + NIGHT, every=NIGHT)
+    for minutes in (1, 2):
+        now = T0 + NIGHT + timedelta(minutes=minutes)
+        assert rounds.begin("acme", now=now, every=NIGHT, anew=True)
+    latest = rounds.latest("acme")
+    assert latest
+    assert latest.since == T0
+
+
 def test_one_begun_anew_takes_the_work_from_whoever_is_at_it(rounds):
     """Events are lost that told of users who are read already."""
     rounds.begin("acme", now=T0, every=NIGHT)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -179,8 +180,8 @@ class Refusing:
         self.following.hold("acme", "one", now=now, until=now)
         self.put("kept")
 
-    def put(self, offset: str | None) -> None:
-        at = self.world.clock.now()
+    def put(self, offset: str | None, *, ago: timedelta = timedelta(0)) -> None:
+        at = self.world.clock.now() - ago
         self.following.put_position("acme", "one", Position(offset=offset, at=at))
 
     @property
@@ -230,6 +231,20 @@ async def test_a_request_refused_for_good_does_not_begin_a_reconcile_after_anoth
     with pytest.raises(PermanentError):
         await process.feed.run("acme")
     assert process.gaps == ["acme"]
+
+
+async def test_a_time_too_old_under_whatever_name_is_given_up(
+    sqlite_engine: Any, vault: Any
+) -> None:
+    process = Refusing(sqlite_engine, vault)
+    process.put(None, ago=timedelta(days=3))
+    process.world.auth0.on("/events", (400, {"errorCode": "too_long_ago"}))
+    with pytest.raises(PermanentError):
+        await process.feed.run("acme")
+    assert process.gaps == ["acme"]
+    since = process.following.position("acme").at
+    assert since is not None
+    assert process.world.clock.now() - since < timedelta(minutes=1)
 
 
 STREAM = (

@@ -49,7 +49,8 @@ class RoundRepository:
                 return False
             fresh: dict[str, Any] = {
                 "began": to_micros(now),
-                "since": row.get("began"),
+                # what is broken off may not have listed all who logged in since the one before it
+                "since": row.get("began" if row.get("ended") else "since"),
                 "ended": None,
                 "after": "",
                 "counts": {},

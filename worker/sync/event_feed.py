@@ -22,6 +22,7 @@ Feed = Callable[[str, Sequence[bytes]], Awaitable[None]]
 _HOLD = timedelta(seconds=120)  # longer than a silence, after which we connect anew
 _EXTEND = timedelta(seconds=20)
 _OVERLAP = timedelta(minutes=5)  # by timestamp; repeats are known by their ids
+_RECENT = timedelta(hours=1)  # a time that is not too old to begin at, on any plan
 _PAUSE = timedelta(seconds=2)  # between two connections
 _LONGEST = timedelta(minutes=10)
 _TOO_OLD = frozenset({events_api.EXPIRED, "invalid_cursor", "http_410"})
@@ -140,7 +141,8 @@ class EventFeed:
             if tenant not in self._types:
                 self._types[tenant] = USERS
                 return
-            if position.offset is None:
+            now = self._clock.now()
+            if position.offset is None and now - (position.at or now) < _RECENT:
                 raise error  # nothing is left to be the reason
         _log.warning("events_lost", tenant=tenant, code=error.code)
         # by timestamp first; where that is too old as well, from now on
