@@ -14,12 +14,14 @@ from sqlalchemy import update
 from tests.clock import T0
 from tests.sync.world import GOOGLE, ROSA, World, identity, iso
 from worker.domain.errors import NotFoundError
+from worker.domain.held import Ask
 from worker.domain.secret import Secret
 from worker.providers import load_catalogue
 from worker.store.audit import AuditLog
 from worker.store.connection_care import ConnectionCare
 from worker.store.engine import writing
 from worker.store.findings import FindingRepository
+from worker.store.handout import HandoutRepository
 from worker.store.tables import GrantRow
 from worker.sync import PROBLEMS
 from worker.sync.problems import SYNC_FAILED
@@ -204,6 +206,23 @@ async def test_a_connection_made_anew_under_its_name_is_read_at_once(sqlite_engi
     assert told == ["acme"]
     await world.puller.connection("acme", "google-oauth2")
     assert told == ["acme"]
+
+
+async def test_apps_are_given_the_admin_token_of_the_connection_that_bears_the_name_now(
+    engine, vault
+):
+    """Another was deleted, as a replacement by Terraform is; its administrator's grant is kept."""
+    world = World(engine, vault)
+    await read(world, WORKSPACE)
+    handout = HandoutRepository(engine, AuditLog("test"))
+    ask = Ask(tenant="acme", connection="acme-workspace", user_id=None)
+    (held,) = handout.find(ask)
+    assert held.key.identity_user_id == "con_ws"
+    world.auth0.on("/connections/con_ws", (404, {}))
+    options = {**WORKSPACE["options"], "admin_access_token": "at-2", "admin_refresh_token": "rt-2"}
+    await read(world, {**WORKSPACE, "id": "con_again", "options": options})
+    (held,) = handout.find(ask)
+    assert held.key.identity_user_id == "con_again"
 
 
 async def test_an_edit_is_seen_by_the_next_user_pull(world):

@@ -70,10 +70,18 @@ _FIND = _COLUMNS.where(
     ),
     GrantRow.part.in_([GrantPart.USER.value, GrantPart.BOT.value]),
 ).order_by(GrantRow.identity_user_id)
+_BEARS_THE_NAME = (  # another may have borne it before, whose administrator's grant is kept
+    select(ConnectionRow.connection_id)
+    .where(
+        ConnectionRow.tenant == bindparam("tenant"), ConnectionRow.name == bindparam("connection")
+    )
+    .scalar_subquery()
+)
 _ADMIN = _COLUMNS.where(
     GrantRow.tenant == bindparam("tenant"),
     GrantRow.connection == bindparam("connection"),
     GrantRow.part == GrantPart.ADMIN.value,
+    GrantRow.identity_user_id == func.coalesce(_BEARS_THE_NAME, GrantRow.identity_user_id),
 )
 
 
