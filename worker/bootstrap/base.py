@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +30,7 @@ from worker.queue.hints import CeleryHints
 from worker.settings import Settings, TenantSettings
 from worker.store.audit import AuditLog
 from worker.store.connections import ConnectionRepository, Overrides
-from worker.store.engine import open_engine
+from worker.store.engine import now_of, open_engine
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
 from worker.vault import Purpose, TenantVaults
@@ -82,6 +83,11 @@ class Base:
         may = Purpose.CONFIG in PURPOSES[self.role]
         vault = self.vault() if may else cast(Vault, _NoSecrets())
         return ConnectionRepository(self.engine, vault, overrides=overrides_of(self.settings))
+
+    def store_now(self) -> datetime:
+        """The store's time: what is compared with what others wrote goes by that, wherever this
+        host's clock is. Raises: TransientError."""
+        return now_of(self.engine, self.clock.now())
 
     def close(self) -> None:
         self.hints.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worker.bootstrap.base import Base
+from worker.renewal.store_clock import StoreClock
 from worker.revocation import Compromise, Reach, nature_from
 from worker.store import outbox
 from worker.store.concerned import ConcernedRepository
@@ -20,10 +21,13 @@ def tombstones_of(base: Base) -> TombstoneRepository:
 
 
 def compromise_of(base: Base) -> Compromise:
+    """By the store's clock: a leak is answered from whichever host. Raises: TransientError."""
+    clock = StoreClock(base.clock)
+    clock.heard(base.store_now())
     return Compromise(
         tombstones=tombstones_of(base),
         kin=ConcernedRepository(base.engine),
         reach=reach_of(base, base.connections()),
-        clock=base.clock,
+        clock=clock,
         offload=base.offload,
     )

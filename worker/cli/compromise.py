@@ -174,7 +174,7 @@ def _selection(
         tenant=name,
         connection=connection,
         user_id=user,
-        handed_since=None if since is None else moment(since, base.clock.now()),
+        handed_since=None if since is None else moment(since, base.store_now()),
         handed_to=api_key,
     )
 

@@ -79,7 +79,7 @@ def report(
     """
     with context.opened() as base:
         name, kin = context.tenant_of(base, tenant), ConcernedRepository(base.engine)
-        fates = kin.given_up_since(name, moment(since, base.clock.now()))
+        fates = kin.given_up_since(name, moment(since, base.store_now()))
     told = reported(fates)
     if as_json:
         print_json(asdict(told))

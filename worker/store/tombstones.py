@@ -41,6 +41,7 @@ from worker.store.tables import AuditRow, CandidateRow, GrantRow, PullRow
 from worker.store.types import Instant
 
 LEASE = timedelta(minutes=2)  # of one revoker on one grant
+_SLOWEST = timedelta(hours=1)  # so far behind the store's may the clock of a reader be
 
 AddNotices = Callable[[Connection, Sequence[Notice], datetime], None]
 
@@ -202,20 +203,22 @@ class TombstoneRepository:
     ) -> Sequence[GrantId]:
         """Stop serving the present access tokens, and have renewed at once what can be.
 
-        For tokens that leaked while the consent is good: the old one counts as ended. What no
-        renewal replaces is not served either, until a login brings another.
+        For tokens that leaked while the consent is good: the old one counts as ended, to a reader
+        whose clock is slow as well, and so do those kept beside it. What no renewal replaces is not
+        served either, until a login brings another.
         """
         holders = select(GrantRow.alias_of).where(
             meant(selection), GrantRow.alias_of.is_not(None), GrantRow.state.not_in(_GONE)
         )
+        concerned = or_(meant(selection), GrantRow.id.in_(holders))
+        kept = CandidateRow.grant_id.in_(select(GrantRow.id).where(concerned))
         with writing(self._engine) as connection:
+            connection.execute(update(CandidateRow).where(kept).values(expires_at=now - _SLOWEST))
             rows = connection.execute(
                 update(GrantRow)
-                .where(
-                    or_(meant(selection), GrantRow.id.in_(holders)), GrantRow.state.not_in(_GONE)
-                )
+                .where(concerned, GrantRow.state.not_in(_GONE))
                 .values(
-                    expires_at=now,
+                    expires_at=now - _SLOWEST,
                     expiry=ExpiryKind.AT.value,
                     due_at=case((_REPLACEABLE, literal(now, Instant())), else_=GrantRow.due_at),
                 )
