@@ -159,6 +159,9 @@ class NoJournal:
     def history(self) -> list[Any]:
         return []
 
+    def lacking(self) -> list[str]:
+        return []
+
     async def close(self) -> None:
         """Nothing to close."""
 

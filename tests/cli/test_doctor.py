@@ -167,3 +167,14 @@ def test_a_web_role_elsewhere_is_not_said_to_be_down(doctor):
     [web] = doctor("web")
     assert web["told"].startswith("asked http://127.0.0.1:1/readyz")
     assert "EVERGRANT_HOST" in web["advice"]
+
+
+def test_a_journal_that_is_not_read_or_has_lost_records_is_named(base, evergrant):
+    place = base.settings.data_dir / "journal"
+    place.mkdir(mode=0o700, exist_ok=True)
+    (place / "p1.lossy").touch()
+    (place / "p2.000001.log").touch(mode=0o640)
+    (place / "p2.000001.log").chmod(0o640)
+    told = [c for c in evergrant("doctor", code=1)["checks"] if c["name"] == "journals"]
+    assert "chmod 600" in told[0]["advice"]
+    assert "p1" in told[1]["told"]

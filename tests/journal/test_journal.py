@@ -17,8 +17,9 @@ import pytest
 from worker.domain.attempt import Brought
 from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.grant import AttemptId, ExpiryKind, Fingerprint, GrantId
-from worker.journal import Journal, NodeJournals, new_process_name, node_of
+from worker.journal import Journal, NodeJournals, lossy, new_process_name, node_of
 from worker.journal.journal import KEEP_SECONDS
+from worker.journal.records import HEAD
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -142,6 +143,61 @@ async def test_a_damaged_record_is_told_and_the_rest_is_read(place):
         (dead,) = list(found)
         assert [one.fence for one in dead.left] == [2, 3]
         assert len(dead.damaged) == 1
+
+
+@pytest.mark.parametrize("broken", [b"\xff\xff\x0f\x00", b"\xff\xff\xff\xff", b"\x01\x00\x00\x00"])
+async def test_a_length_that_is_wrong_does_not_hide_what_stands_behind_it(place, broken):
+    """Neither where it points behind the end, as that of a torn record does, nor beside a record."""
+    journal = opened(place)
+    for n in range(1, 4):
+        await journal.append(brought(n))
+    path = journal._path(1)
+    crash(journal)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(HEAD)] + broken + content[len(HEAD) + len(broken) :])
+    with NodeJournals(place, own="me").unreplayed() as found:
+        (dead,) = list(found)
+        assert [one.fence for one in dead.left] == [2, 3]
+        assert len(dead.damaged) == 1
+
+
+async def test_what_a_file_has_grown_by_and_was_never_written_is_torn(place):
+    journal = opened(place)
+    await journal.append(brought(1))
+    path = journal._path(1)
+    crash(journal)
+    path.write_bytes(path.read_bytes() + bytes(4096))
+    with NodeJournals(place, own="me").unreplayed() as found:
+        (dead,) = list(found)
+        assert [one.fence for one in dead.left] == [1]
+        assert dead.damaged == []
+
+
+async def test_of_a_journal_that_has_lost_a_record_nothing_is_proved(place):
+    """It is replayed once, as far as it can be read, and dropped as every other."""
+    journal = opened(place)
+    for n in range(1, 3):
+        await journal.append(brought(n))
+    path = journal._path(1)
+    crash(journal)
+    (place / "p1.done").touch()  # it was whole, once
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(bytes(content))
+    now = [path.stat().st_mtime]
+    journals = NodeJournals(place, own="me", wall=lambda: now[0])
+    with journals.all_dead() as found:
+        next(found).replayed()
+    assert journals.replayed_names() == frozenset()
+    assert lossy(place) == ["p1"]
+    with journals.unreplayed() as found:
+        assert list(found) == []
+    journals.drop_old()
+    assert journals.names() == {"p1"}
+    now[0] += KEEP_SECONDS + 1
+    journals.drop_old()
+    assert journals.names() == frozenset()
+    assert lossy(place) == []
 
 
 async def test_two_replayers_never_work_on_the_same_dead_process(place):
@@ -427,6 +483,24 @@ async def test_segments_are_kept_for_a_day_and_as_long_as_the_store_lacks_them(p
     now[0] += 3601
     await journal.append(brought(5))
     assert not journal._path(1).exists()
+
+
+async def test_of_its_own_journal_too_it_is_told_what_cannot_be_read(place):
+    journal = opened(place)
+    await journal.append(brought(1))
+    await journal.append(brought(2))
+    assert journal.lacking() == []
+    path = journal._path(1)
+    path.chmod(0o640)
+    assert journal.history() == []
+    assert f"chmod 600 {place}/*" in journal.lacking()[0]
+    path.chmod(0o600)
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(bytes(content))
+    assert [one.fence for one in journal.history()] == [2]
+    assert len(journal.lacking()) == 1
+    await journal.close()
 
 
 async def test_an_own_history_is_read_back_in_order(place):

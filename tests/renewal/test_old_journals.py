@@ -137,6 +137,61 @@ async def test_a_journal_that_may_not_be_read_is_no_proof_until_it_was_mended(no
     await heir.ends()
 
 
+def damage(node, process):
+    """One bit of the first record."""
+    (path,) = node.place.glob(f"{process}.*.log")
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(bytes(content))
+
+
+async def test_a_journal_that_has_lost_a_record_is_no_proof_and_told_once(node):
+    """C10, I4: the record may have been the successor of a token that is claimed still."""
+    first = node.start("p1")
+    await first.renews_once(marked=False)
+    await first.renews_once(marked=False)
+    crash(first.journal)
+    damage(node, "p1")
+    heir = node.start("p2")
+    settled = heir.settling.settle
+    brought_forward = []
+    heir.settling.settle = lambda endings: brought_forward.extend(endings) or settled(endings)
+    with capture_logs() as told:
+        await heir.looks()
+        node.clock.advance(120)
+        await heir.looks()
+    assert len(brought_forward) == 1
+    assert heir.journals.replayed_names() == frozenset()
+    assert [t["process"] for t in told if t["event"] == "journal_damaged"] == ["p1"]
+    await heir.ends()
+
+
+def not_ours_alone(node, process):
+    for path in node.place.glob(f"{process}.*.log"):
+        path.chmod(0o640)
+
+
+@pytest.mark.parametrize(("own", "harm"), [(True, damage), (True, not_ours_alone), (False, damage)])
+async def test_a_store_that_forgot_is_not_spent_from_for_a_hold_if_a_journal_lacks_records(
+    node, own, harm
+):
+    """I24: what they told of may have been committed, and be lost with the commits."""
+    first = node.start("p1")
+    await first.renews_once()
+    if not own:
+        crash(first.journal)
+    harm(node, "p1")
+    first.settling.uncount(["p1"])
+    first.replayer._counter = lambda: 1
+    looking = first if own else node.start("p2")
+    for _ in range(9):
+        assert not await looking.replayer.store_is_whole()
+        node.clock.advance(61)
+    node.clock.advance(61)
+    assert await looking.replayer.store_is_whole()
+    await looking.ends()
+
+
 async def test_a_count_is_kept_as_long_as_its_journal(node):
     """I24: within the day a store that lost its last commits is found out by it."""
     first = node.start("p1")

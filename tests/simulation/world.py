@@ -186,6 +186,9 @@ class MemoryJournal:
     def history(self, above: int = 0) -> list[Brought]:
         return self._disk.history(self.process, above=above)
 
+    def lacking(self) -> list[str]:
+        return []
+
     async def close(self) -> None:
         return None
 

@@ -20,6 +20,7 @@ from worker.cli.finding import Finding, Status
 from worker.cli.output import advice, counted
 from worker.cli.run import flower_arguments
 from worker.domain.errors import WorkerError
+from worker.journal import lossy, not_readable
 from worker.settings import Settings
 from worker.store import migrate, rewrap
 from worker.store.api_keys import ApiKeyRepository
@@ -43,7 +44,7 @@ def examine(*, deep: bool = False) -> list[Finding]:
     except WorkerError as error:
         return [*found, Finding("settings", Status.FAIL, str(error))]
     try:
-        for check in (_keyring, _database, _keyrings, _data_dir, broker, web):
+        for check in (_keyring, _database, _keyrings, _data_dir, _journals, broker, web):
             found += _safely(check, base)
         if all(f.status is not Status.FAIL for f in found if f.name in ("keyring", "database")):
             found += _of_the_store(base, deep=deep)
@@ -153,6 +154,22 @@ def _data_dir(base: Base) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("data dir", Status.OK, f"{path}, {free >> 30} GiB free")
+
+
+def _journals(base: Base) -> Iterator[Finding]:
+    """Of this data directory; each node has its own."""
+    place: Path = base.settings.data_dir / "journal"
+    for told in not_readable(place):
+        yield Finding(
+            "journals", Status.FAIL, "a file is not read, so what it holds is not replayed", told
+        )
+    if names := lossy(place):
+        yield Finding(
+            "journals", Status.WARN, f"records are lost of {', '.join(names)}",
+            "the rest was replayed, and no token is taken for safe that these may have renewed: the"
+            " grants concerned wait up to ten minutes longer. Look for what is wrong with the disk;"
+            " told for a day",
+        )  # fmt: skip
 
 
 def _api_keys(base: Base) -> Iterator[Finding]:

@@ -8,5 +8,14 @@ be brought forward again (I24).
 
 from worker.journal.dead import DeadProcess, NodeJournals
 from worker.journal.journal import Journal, new_process_name, node_of
+from worker.journal.reading import lossy, not_readable
 
-__all__ = ["DeadProcess", "Journal", "NodeJournals", "new_process_name", "node_of"]
+__all__ = [
+    "DeadProcess",
+    "Journal",
+    "NodeJournals",
+    "lossy",
+    "new_process_name",
+    "node_of",
+    "not_readable",
+]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from worker.domain.attempt import Brought
 from worker.journal.journal import KEEP_SECONDS, STARTING
-from worker.journal.reading import Content, read
+from worker.journal.reading import LOSSY, Content, lossy, read
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class DeadProcess:
     name: str
     left: list[Brought]  # not marked: the store may lack them; in the order they came
     counter: int  # the highest count of its groups that the store confirmed
-    damaged: list[str]
+    damaged: list[str]  # records that are lost of it
     unread: list[str]  # files that are to be mended and may hold more; nothing of them is `left`
     _content: Content
     _directory: Path
@@ -34,8 +34,16 @@ class DeadProcess:
         return self._content.history(above)
 
     def replayed(self) -> None:
-        """Everything left is in the store now: say so in its journal, which is kept for a day."""
-        (self._directory / f"{self.name}.done").touch(mode=0o600)
+        """Everything left is in the store now: say so in its journal, which is kept for a day.
+
+        Of one that has lost records nobody knows what it held, so it never counts as a proof (I4).
+        """
+        done = self._directory / f"{self.name}.done"
+        if not self.damaged:
+            done.touch(mode=0o600)
+            return
+        done.unlink(missing_ok=True)
+        (self._directory / f"{self.name}{LOSSY}").touch(mode=0o600)
 
     def release(self) -> None:
         os.close(self._lock)
@@ -65,7 +73,7 @@ class NodeJournals:
 
     def drop_old(self) -> None:
         """Remove the journals of processes that were replayed, and wrote nothing for a day."""
-        for name in sorted(self.replayed_names()):
+        for name in sorted({*self.replayed_names(), *lossy(self._directory)}):
             self._drop_if_old(name)
         for path in self._directory.glob(f"*{STARTING}"):
             with suppress(FileNotFoundError):  # it has started
@@ -97,18 +105,22 @@ class NodeJournals:
 
     def _drop_if_old(self, name: str) -> None:
         """The lock goes last: what a crash leaves is a journal still."""
-        held, done = self._directory / f"{name}.lock", self._directory / f"{name}.done"
+        held = self._directory / f"{name}.lock"
         if (lock := _try_lock(held)) is None:  # somebody looks at it just now
             return
         segments = sorted(self._directory.glob(f"{name}.*.log"))
-        written = [path.stat().st_mtime for path in segments] or [done.stat().st_mtime]
-        if self._wall() - max(written) > KEEP_SECONDS:
-            for path in (*segments, done, held):
+        marks = [path for path in self._marks(name) if path.exists()]
+        written = [path.stat().st_mtime for path in segments or marks]
+        if written and self._wall() - max(written) > KEEP_SECONDS:
+            for path in (*segments, *marks, held):
                 path.unlink(missing_ok=True)
         os.close(lock)
 
     def _is_done(self, name: str) -> bool:
-        return (self._directory / f"{name}.done").exists()
+        return any(path.exists() for path in self._marks(name))
+
+    def _marks(self, name: str) -> tuple[Path, Path]:
+        return self._directory / f"{name}.done", self._directory / f"{name}{LOSSY}"
 
     def _dead(self, *, again: bool, but: Container[str] = ()) -> Generator[DeadProcess, None, None]:
         for path in sorted(self._directory.glob("*.lock")):

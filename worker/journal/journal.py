@@ -110,6 +110,11 @@ class Journal:
         this process, or is not known to have (I24)."""
         return read(self._directory, self.process).history(above)
 
+    def lacking(self) -> list[str]:
+        """What of it cannot be read: files, and records that are lost."""
+        found = read(self._directory, self.process)
+        return found.unread + found.damaged
+
     async def close(self) -> None:
         if self._writer is not None:
             await asyncio.gather(self._writer, return_exceptions=True)

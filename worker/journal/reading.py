@@ -12,6 +12,9 @@ from worker.domain.attempt import Brought
 from worker.journal.records import Entry, Mark, brought_of, records_in
 
 
+LOSSY = ".lossy"  # beside a journal: replayed as far as it could be read, and it had lost records
+
+
 @dataclass(slots=True)
 class Content:
     """All segments of one process."""
@@ -19,7 +22,7 @@ class Content:
     entries: dict[int, Entry] = field(default_factory=dict)
     marked: dict[int, int] = field(default_factory=dict)  # entry → count of its group
     counter: int = 0  # the highest count of its groups that the store confirmed
-    damaged: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # records that are lost
     unread: list[str] = field(default_factory=list)  # files, and how to mend them
 
     def left(self) -> list[Brought]:
@@ -47,6 +50,16 @@ def read(directory: Path, process: str) -> Content:
         except OSError as error:
             found.unread.append(f"{path}: {error.strerror}")
     return found
+
+
+def lossy(directory: Path) -> list[str]:
+    """Processes whose journals have lost records, until those are dropped."""
+    return sorted(path.name.removesuffix(LOSSY) for path in directory.glob(f"*{LOSSY}"))
+
+
+def not_readable(directory: Path) -> list[str]:
+    """Files that no replay reads, and how to mend them."""
+    return [told for path in sorted(directory.glob("*.log")) if (told := _not_ours(path))]
 
 
 def _read_segment(path: Path, found: Content) -> None:

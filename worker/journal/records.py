@@ -3,12 +3,14 @@
     EGJ1\\n | length u32 | crc32 u32 | body | length u32 | crc32 u32 | body | …
 
 A body is MessagePack: an `Entry` (tokens that came), or a `Mark` (entries the store has). The
-last record may be torn, by a crash in the middle of an append: reading stops there, quietly.
-A record that is whole but fails its checksum is not torn but damaged: told, and stepped over.
+last record may be torn, by a crash in the middle of an append, cut off or full of zeros: reading
+stops there, quietly. Whatever else is not a record is damaged: told, and stepped over to the next
+that is one, as its length may be what is wrong.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -73,6 +75,7 @@ class Mark(msgspec.Struct, frozen=True, tag="m", array_like=True):
 Record = Entry | Mark
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
+_BEGINNING = re.compile(rb"[\x90-\x9f]\xa1[em]|\xdc..\xa1[em]", re.DOTALL)  # of a body
 
 
 def entry_of(brought: Brought, number: int) -> Entry:
@@ -117,20 +120,49 @@ def records_in(content: bytes) -> Iterator[Record | Damage]:
             yield Damage("not a journal of this version")
         return
     at = len(HEAD)
-    while at + _FRAME.size <= len(content):
-        length, checksum = _FRAME.unpack_from(content, at)
-        body_at, end = at + _FRAME.size, at + _FRAME.size + length
-        if length > _LARGEST:
-            yield Damage(f"record at byte {at} has an impossible length")
+    while at < len(content):
+        found = _record_at(content, at)
+        if found is not None:
+            record, at = found
+            yield record
+            continue
+        following = _next_record(content, at + 1)
+        if following is not None or not _is_torn(content[at:]):
+            yield Damage(f"what stands at byte {at} is no record")
+        if following is None:
             return
-        if end > len(content):
-            return  # torn
-        body = content[body_at:end]
-        if zlib.crc32(body) == checksum:
-            yield _decode(body)
-        elif end < len(content):  # else torn as well: its length was written before its body
-            yield Damage(f"record at byte {at} fails its checksum")
-        at = end
+        at = following
+
+
+def _record_at(content: bytes, at: int) -> tuple[Record, int] | None:
+    """The record that begins there, and where it ends."""
+    body_at = at + _FRAME.size
+    if body_at > len(content):
+        return None
+    length, checksum = _FRAME.unpack_from(content, at)
+    body = content[body_at : body_at + length] if length <= _LARGEST else b""
+    if len(body) != length or zlib.crc32(body) != checksum:
+        return None
+    try:
+        return _decode(body), body_at + length
+    except msgspec.MsgspecError:  # zeros have their right checksum
+        return None
+
+
+def _next_record(content: bytes, at: int) -> int | None:
+    for found in _BEGINNING.finditer(content, at + _FRAME.size):
+        if _record_at(content, found.start() - _FRAME.size) is not None:
+            return found.start() - _FRAME.size
+    return None
+
+
+def _is_torn(rest: bytes) -> bool:
+    """What a crash leaves of a last record: a part of it, or its length and what was never written;
+    or zeros, where the file has grown and nothing of what was to stand there came."""
+    if len(rest) < _FRAME.size or not rest.strip(b"\0"):
+        return True
+    length, _ = _FRAME.unpack_from(rest)
+    return length <= _LARGEST and _FRAME.size + int(length) >= len(rest)
 
 
 def _fp(value: bytes | None) -> Fingerprint | None:

@@ -117,6 +117,9 @@ class Journal(Protocol):
         """Oldest first: what the store is not known to have, or took as more than its
         `above`-th group of this process."""
 
+    def lacking(self) -> Sequence[str]:
+        """What of that cannot be read."""
+
     async def close(self) -> None: ...
 
 
@@ -143,7 +146,8 @@ class Dead(Protocol):
     def unread(self) -> Sequence[str]:
         """What could not be looked at, and how to mend that."""
 
-    def replayed(self) -> None: ...
+    def replayed(self) -> None:
+        """The store has what is left; that is a proof, unless something is `damaged`."""
 
 
 class NodeJournals(Protocol):

@@ -57,6 +57,7 @@ class Replayer:
         self._waiting: tuple[int, float] | None = None  # for others, of that history, since then
         self._tidy_at = float("-inf")
         self._later: dict[str, float] = {}  # journals not written in full → when to try again
+        self._lossy: set[str] = set()  # journals that have lost records, as was told
         self._compare_at = float("-inf")
         self._lacking_since: float | None = None  # entries of before, that a rollback lost
         self.doubtful = True  # of the store's memory, until it has been compared with ours
@@ -162,12 +163,16 @@ class Replayer:
         with self._journals.all_dead() as dead:
             for process in dead:
                 known = _Known(process.name, process.counter)
-                if self._bring(process, process.history(self._above(process))):
+                whole = self._bring(process, process.history(self._above(process)))
+                if whole and not process.damaged:
                     self._settling.restore_counter(known.name, known.counter)
                 else:
                     lacking.append(known)
         own = self._own()
-        if self._settle(self._journal.history(self._above(own))):
+        lost = self._journal.lacking()
+        for what in lost:
+            _log.error("journal_unread", process=own.name, what=what)
+        if self._settle(self._journal.history(self._above(own))) and not lost:
             self._settling.restore_counter(own.name, own.counter)
         else:
             lacking.append(own)
@@ -195,9 +200,11 @@ class Replayer:
         return min(self._settling.counter(process.name), process.counter) - _MARGIN
 
     def _bring(self, process: Dead, entries: Sequence[Brought]) -> bool:
-        """Whether the store has all that its journal holds. Raises: TransientError, it is away."""
-        for what in process.damaged:
-            _log.error("journal_damaged", process=process.name, what=what)
+        """Whether the store has all that can be read of its journal, now or once its files are
+        mended. Raises: TransientError, it is away."""
+        if process.damaged and process.name not in self._lossy:
+            self._lossy.add(process.name)
+            _log.error("journal_damaged", process=process.name, what=process.damaged)
         for what in process.unread:
             _log.error("journal_unread", process=process.name, what=what)
         if not self._settle(entries) or process.unread:
