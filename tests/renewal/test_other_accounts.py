@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
 from tests.planted import candidates_of, opened, row_of
+from tests.renewal.test_uncertain import live
 from tests.simulation.virtual_time import run
 from tests.simulation.world import PROVIDER, Fault
 from worker.domain.exchange import Rotation
 from worker.domain.grant import GrantKey, GrantPart, is_account_of
 from worker.store.engine import reading, writing
 from worker.store.tables import GrantRow, OutboxRow
+
+HOUR = timedelta(hours=1)
 
 
 def told(**more):
@@ -47,6 +52,38 @@ def test_tokens_of_another_account_are_never_served_nor_spent(world, rotation):
         await process.drain()
         assert [token for _, token in w.network.sent] == ["r0", "r0"]
         assert row_of(w.store, grant).user_id.endswith("rosa")
+
+    run(story())
+
+
+@pytest.mark.parametrize("rotation", [Rotation.M, Rotation.S, Rotation.F])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_crash_between_those_tokens_and_the_verdict_does_not_send_their_parent_again(
+    world, rotation, late
+):
+    """C10, I4: what a journal brings ends the grant as its attempt would have, and is told once;
+    also where it comes once nobody holds the grant any more."""
+
+    async def story():
+        w = world(rotation)
+        w.network.faults = told(account="mallory")
+        grant = w.plant(identity="rosa")
+        doomed, heir = w.start(), w.start()
+        w.at_step = lambda who, step: who.kill() if (who, step) == (doomed, "settle") else None
+        asyncio.get_running_loop().create_task(doomed.drain(budget=5))
+        await asyncio.sleep(2)
+        w.at_step = lambda _who, _step: None
+        if late:
+            with writing(w.store) as db:  # as if somebody had put it off meanwhile
+                db.execute(GrantRow.__table__.update().values(attempt=None, due_at=w.now() + HOUR))
+        await live([heir], 1300, tick=5)
+        await live([heir], 4000, tick=60)
+        row = row_of(w.store, grant)
+        assert [token for _, token in w.network.sent] == ["r0"]
+        assert (row.renewable, row.reason, row.due_at) == (False, "other_account", None)
+        assert row.attempt is None
+        assert opened(w.store, w.vault, grant, "at") == "a0"
+        assert notices(w) == ["grant_other_account"]
 
     run(story())
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from worker.domain.attempt import Brought
 from worker.journal.records import Entry, Mark, brought_of, records_in
 
-
 LOSSY = ".lossy"  # beside a journal: replayed as far as it could be read, and it had lost records
 
 

@@ -4,6 +4,9 @@ A candidate takes over in three cases: it is the successor of the current token,
 spent; a login brought it while an exchange was under way (M7); or the provider refused the
 current one, and the newest that is left has its turn. A renewal proves what came before it spent.
 
+What came of the current token and is somebody else's never takes over: the token is spent, and the
+grant ends as the attempt would have ended it (`OTHER_ACCOUNT`).
+
 One that another grant holds, or held when it came, is that one's to spend, and may be spent by now:
 in its place the grant becomes an alias (C18).
 """
@@ -15,7 +18,7 @@ from datetime import datetime
 from typing import Any, TypeGuard
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.domain.attempt import OTHER_ACCOUNT, Brought, Ending, Fate
@@ -29,6 +32,8 @@ from worker.store.tables import CandidateRow, GrantRow
 
 _SPENDABLE = (GrantState.ACTIVE.value, GrantState.SUSPECT.value, GrantState.NEEDS_REAUTH.value)
 _TRIED_ON_REFUSAL = ("lost_fence", "unread", "superseded_family", "login")
+_ACTIVE = and_(GrantRow.renewable, GrantRow.state != GrantState.NEEDS_REAUTH.value)
+_OURS = case((CandidateRow.why == OTHER_ACCOUNT, 0), else_=1)
 _LONGEST_CHAIN = 50  # successors of successors, as a replay after a restore may bring them
 
 
@@ -226,7 +231,11 @@ def _rest(db: Connection, brought: Brought, now: datetime) -> None:
 
 
 def rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[GrantId]:
-    """Promote what is the current token's successor, or a login's; return whose changed."""
+    """Promote what is the current token's successor, or a login's; return whose changed.
+
+    Where the answer was for somebody else and its attempt never told so, a crash came in between:
+    without its verdict the parent would be sent again.
+    """
     rises = or_(
         CandidateRow.parent_fp == GrantRow.rt_fp,
         and_(CandidateRow.why == "login", CandidateRow.family > GrantRow.family),
@@ -237,23 +246,48 @@ def rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[Grant
         .where(
             CandidateRow.grant_id.in_(grants),
             CandidateRow.spent_at.is_(None),
-            CandidateRow.why != OTHER_ACCOUNT,
+            or_(CandidateRow.why != OTHER_ACCOUNT, _ACTIVE),
             or_(GrantRow.attempt.is_(None), GrantRow.uncertain),  # nobody is at work on it
             GrantRow.tombstoned_at.is_(None),
             GrantRow.state.in_(_SPENDABLE),
             rises,
         )
-        .order_by(CandidateRow.family, CandidateRow.fence, CandidateRow.generation)
+        .order_by(_OURS, CandidateRow.family, CandidateRow.fence, CandidateRow.generation)
     ).all()
     chosen = {candidate.grant_id: candidate for candidate in found}  # the newest of each grant
     for grant, candidate in chosen.items():
         locked = select(GrantRow.__table__).where(GrantRow.id == grant).with_for_update()
         why = "superseded_family" if candidate.why == "login" else "parent"
         row = db.execute(locked).one()
+        if candidate.why == OTHER_ACCOUNT:
+            _stop(db, row, now)
+            continue
         _swap(db, row, candidate, why, now, spent_at=None)
         if row.state == GrantState.NEEDS_REAUTH.value:
             outbox.add(db, [_recovered(row, candidate)], now)
     return list(chosen)
+
+
+def _stop(db: Connection, row: Any, now: datetime) -> None:
+    """As its attempt would have: nothing to renew with, and whoever can find out why hears of it."""
+    ended = {
+        GrantRow.renewable: False,
+        GrantRow.reason: OTHER_ACCOUNT,
+        GrantRow.last_error: OTHER_ACCOUNT,
+        GrantRow.due_at: None,
+    }
+    db.execute(update(GrantRow).where(GrantRow.id == row.id).values(FREE | ended))
+    kind = "grant_other_account"
+    notice = Notice(
+        tenant=row.tenant,
+        kind=kind,
+        episode=f"{kind}:{row.id}:{row.family}",
+        grant=GrantId(row.id),
+        key=key_of(row),
+        user_id=row.user_id,
+        reason=OTHER_ACCOUNT,
+    )
+    outbox.add(db, [notice], now)
 
 
 def _recovered(row: Any, candidate: Any) -> Notice:
