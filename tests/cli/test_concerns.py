@@ -158,3 +158,12 @@ def test_an_accounts_bot_is_told_from_its_person():
     assert _whose(person) == "slack|1"
     assert _whose(replace(person, part="bot")) == "slack|1 (bot)"
     assert _whose(replace(person, user_id=None, part="admin")) == "admin"
+
+
+def test_what_is_not_what_was_written_is_told_with_what_to_do(base, grants, engine):
+    grants.add_connection()
+    grant = grants.add(due_at=None, last_error="does_not_open")
+    [concern] = concerns(base, "acme")["google"]
+    assert "is not what was written" in concern.sentence
+    held = HandoutRepository(engine, AuditLog("test")).by_id(grant)
+    assert "is not what was written" in mending(base, held)

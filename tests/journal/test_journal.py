@@ -145,9 +145,9 @@ async def test_a_damaged_record_is_told_and_the_rest_is_read(place):
         assert len(dead.damaged) == 1
 
 
-@pytest.mark.parametrize("broken", [b"\xff\xff\x0f\x00", b"\xff\xff\xff\xff", b"\x01\x00\x00\x00"])
+@pytest.mark.parametrize("broken", [b"\xff\xff\x0f\0", b"\xff\xff\xff\xff", b"\x01\0\0\0"])
 async def test_a_length_that_is_wrong_does_not_hide_what_stands_behind_it(place, broken):
-    """Neither where it points behind the end, as that of a torn record does, nor beside a record."""
+    """Neither where it points behind the end, as that of a torn one does, nor beside a record."""
     journal = opened(place)
     for n in range(1, 4):
         await journal.append(brought(n))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from worker.bootstrap.base import Base
 from worker.cli.output import counted
 from worker.domain.attempt import OTHER_ACCOUNT, USER_INACTIVE
-from worker.domain.errors import WorkerError
+from worker.domain.errors import NOT_WHAT_WE_WROTE, WorkerError
 from worker.domain.exchange import ConnectionConfig
 from worker.domain.grant import ExpiryKind, GrantState
-from worker.domain.held import HeldGrant, parked
+from worker.domain.held import HeldGrant, parked, unreadable
 from worker.providers.changes import near, sentence
 from worker.store import outbox
 from worker.store.connections import CLIENT_LOST
@@ -23,6 +24,12 @@ _OTHER_REASONS = {
     USER_INACTIVE: (
         "These people have not logged in for so long that the provider lets the app see nothing of "
         "theirs any more, however fresh the token: only a login helps."
+    ),
+    **dict.fromkeys(
+        NOT_WHAT_WE_WROTE,
+        "What is stored of these refresh tokens, or of their keys, is not what was written, so "
+        "they are not renewed: somebody or a disk changed it. Find out who; `evergrant grants explain` "
+        "tells when it was found. A login brings another token.",
     ),
     OTHER_ACCOUNT: (
         "The provider answered with the tokens of another account; they are kept aside and handed "
@@ -55,7 +62,8 @@ def concerns(base: Base, tenant: str) -> dict[str, list[Concern]]:
     configs = {config.name: config for config in base.connections().all(tenant)}
     found: dict[str, list[Concern]] = {}
     overview = Overview(base.engine)
-    for line in [*overview.unrenewable(tenant), *overview.refused(tenant)]:
+    ended = (overview.unrenewable(tenant), overview.refused(tenant), overview.unreadable(tenant))
+    for line in itertools.chain(*ended):
         config = configs.get(line.connection)
         if config is not None and (told := to_mend(base, config, line.provider, line.reason)):
             found.setdefault(line.connection, []).append(
@@ -102,6 +110,8 @@ def _dated(base: Base, config: ConnectionConfig | None, entry: str) -> list[str]
 
 def mending(base: Base, held: HeldGrant) -> str:
     """What would let one grant be renewed; "" where it is, or nothing is known."""
+    if unreadable(held):
+        return _OTHER_REASONS[str(held.last_error)]
     refused = parked(held) or held.state is GrantState.NEEDS_REAUTH
     if (held.renewable and not refused) or held.expiry is ExpiryKind.NEVER:
         return ""

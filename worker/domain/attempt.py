@@ -98,6 +98,7 @@ class Postponed:
     failures: int  # what the grant's count becomes
     unrenewable: bool = False  # nothing to renew with; `code` says why
     parked: bool = False  # refused until an administrator acts; `code` says why
+    unreadable: bool = False  # what is stored of it is not what we wrote; `code` says how
     notices: tuple[Notice, ...] = ()
 
 

@@ -56,3 +56,7 @@ class ConfigurationError(PermanentError):
 
 class TamperError(PermanentError):
     """A ciphertext or an audit record is not what we wrote."""
+
+
+NOT_WHAT_WE_WROTE = frozenset({"not_ours", "does_not_open", "wrong_purpose"})
+"""Codes of it, where a grant's refresh token or its key does not open."""

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from worker.domain.attempt import USER_INACTIVE
+from worker.domain.errors import NOT_WHAT_WE_WROTE
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 
 GONE = frozenset({GrantState.TOMBSTONED, GrantState.REVOKING, GrantState.ERASED})
@@ -80,6 +81,12 @@ def parked(held: HeldGrant) -> bool:
     """Refused until an administrator at the provider acts; asked about once a day."""
     active = held.state is GrantState.ACTIVE and held.renewable and held.alias_of is None
     return active and held.failures > 0 and held.reason is not None
+
+
+def unreadable(held: HeldGrant) -> bool:
+    """Not asked about any more, as what is stored of it is not what we wrote."""
+    idle = held.state not in GONE and held.renewable and held.due_at is None
+    return idle and held.last_error in NOT_WHAT_WE_WROTE
 
 
 def of_what_is_held(ask: Ask, held: HeldGrant) -> Ask:

@@ -357,6 +357,7 @@ class AuditRecord:
 NOTICE_KINDS = frozenset(
     {"grant_renewed", "grant_needs_login", "grant_revoked", "grant_ends_soon", "grant_recovered"}
     | {"grant_needs_admin", "grant_other_account", "grant_lacks_scope", "same_refresh_token"}
+    | {"grant_unreadable"}
     | {"connection_stopped", "connection_problem", "consent_lost", "verdicts_held"}
     | {"provider_changed", "keyring_closed", "auth0_stream_stopped"}
     | {"user_missing", "user_blocked"}

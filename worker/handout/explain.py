@@ -12,7 +12,7 @@ from worker.domain.errors import NotFoundError
 from worker.domain.exchange import to_reopen
 from worker.domain.forward import Moment
 from worker.domain.grant import ExpiryKind, GrantId, GrantPart, GrantState
-from worker.domain.held import GONE, Actor, HeldGrant, Withheld, parked, who_must_act
+from worker.domain.held import GONE, Actor, HeldGrant, Withheld, parked, unreadable, who_must_act
 from worker.domain.ports import Clock, Offload
 from worker.handout.ports import HeldGrants
 
@@ -105,6 +105,11 @@ def _scheduled(held: HeldGrant, now: datetime) -> tuple[str, Actor | None]:
         return (
             f"parked: an administrator at the provider has to act ({held.reason}); the same "
             "refresh token is tried once a day, and after `evergrant connections reopen`"
+        ), Actor.OPERATOR
+    if unreadable(held):
+        return (
+            f"nothing: what is stored of it is not what was written ({held.last_error}); a login "
+            "brings another token, and an operator has to find out who changed it"
         ), Actor.OPERATOR
     if held.failures:
         return f"tried again after {held.failures} failures, the last: {held.last_error}", None

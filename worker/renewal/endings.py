@@ -56,6 +56,12 @@ class Endings:
     def unrenewable(self, claim: Claim, code: str) -> Postponed:
         return replace(self.postponed(claim, code, None), unrenewable=True)
 
+    def unreadable(self, claim: Claim, code: str) -> Postponed:
+        """Somebody, or a disk, changed what we stored: nothing to do until a login brings another
+        token, and somebody has to look."""
+        notice = until_healed(claim, "grant_unreadable", code)
+        return replace(self.postponed(claim, code, None), unreadable=True, notices=(notice,))
+
     def inactive(self, claim: Claim) -> Postponed:
         """The person has been away for too long: served to its end, and a login is asked for."""
         notice = until_healed(claim, "grant_needs_login", USER_INACTIVE)

@@ -94,7 +94,7 @@ class Exchanger:
             return await self._blame_connection(prepared, error.code, str(error))
         except TamperError as error:  # until a login brings another token
             _log.error("grant_unusable", grant=str(claim.grant), code=error.code)
-            return self._endings.postponed(claim, error.code, None)
+            return self._endings.unreadable(claim, error.code)
         except (TransientError, PermanentError) as error:
             return self._wait_for(claim, error)
         except Exception as error:

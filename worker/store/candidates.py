@@ -269,7 +269,7 @@ def rise(db: Connection, grants: Sequence[GrantId], now: datetime) -> list[Grant
 
 
 def _stop(db: Connection, row: Any, now: datetime) -> None:
-    """As its attempt would have: nothing to renew with, and whoever can find out why hears of it."""
+    """As its attempt would have: nothing to renew with, and whoever can look into it is told."""
     ended = {
         GrantRow.renewable: False,
         GrantRow.reason: OTHER_ACCOUNT,

@@ -22,6 +22,7 @@ from sqlalchemy import (
     true,
 )
 
+from worker.domain.errors import NOT_WHAT_WE_WROTE
 from worker.domain.grant import ExpiryKind, GrantState
 from worker.store.engine import reading
 from worker.store.reopening import PARKED
@@ -186,19 +187,25 @@ class Overview:
         ends = GrantRow.expiry != ExpiryKind.NEVER.value
         return self._by_reason(tenant, and_(GrantRow.renewable.is_(False), ends))
 
+    def unreadable(self, tenant: str) -> list[UnrenewableLine]:
+        """What is not asked about any more, as it is not what we wrote, by the code. A scan."""
+        idle = (GrantRow.renewable, GrantRow.due_at.is_(None))
+        codes = GrantRow.last_error.in_(NOT_WHAT_WE_WROTE)
+        return self._by_reason(tenant, and_(*idle, codes), told=GrantRow.last_error)
+
     def entries(self, tenant: str) -> list[UnrenewableLine]:
         """Living grants of each entry on each connection, whatever their state. A scan."""
-        return self._by_reason(tenant, true(), told=False)
+        return self._by_reason(tenant, true(), told=None)
 
     def _by_reason(
-        self, tenant: str, which: ColumnElement[bool], *, told: bool = True
+        self, tenant: str, which: ColumnElement[bool], *, told: Any = GrantRow.reason
     ) -> list[UnrenewableLine]:
-        columns = [GrantRow.connection, GrantRow.provider, *([GrantRow.reason] if told else [])]
+        columns = [GrantRow.connection, GrantRow.provider, *([] if told is None else [told])]
         query = (
             select(
                 GrantRow.connection.label("connection"),
                 GrantRow.provider.label("provider"),
-                (func.coalesce(GrantRow.reason, "") if told else literal("")).label("reason"),
+                (literal("") if told is None else func.coalesce(told, "")).label("reason"),
                 func.count().label("grants"),
                 func.count(GrantRow.user_id.distinct()).label("users"),
             )

@@ -287,6 +287,9 @@ class SettlingRepository:
             if ending.parked:
                 values[GrantRow.reason] = ending.code
         changed = group.db.execute(_held_by(ending).values(values))
+        if isinstance(ending, Postponed) and ending.unreadable and changed.rowcount:
+            for notice in ending.notices:
+                group.record("unreadable", notice, {"code": ending.code})
         group.fates[key] = Fate.APPLIED if changed.rowcount else Fate.LATE
 
     def _write_refused(self, group: _Group, refused: Refused) -> Fate:
