@@ -128,6 +128,9 @@ class NoPull:
     async def user(self, tenant: str, user_id: str, *, login: object = None) -> None:
         raise NotFoundError(user_id)
 
+    async def account(self, key: object, user_id: str) -> None:
+        """Nobody has it."""
+
     async def connection(self, tenant: str, name: str) -> None:
         raise NotFoundError(name)
 

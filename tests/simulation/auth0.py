@@ -86,6 +86,9 @@ class Register:
         )
         _look_again(merged)
 
+    async def account(self, key: GrantKey, user_id: str) -> None:
+        await self.user(key.tenant, user_id)
+
     async def tell(self, user_id: str) -> None:
         """An event about the user: read until nothing more is to be seen, as the inbox does."""
         while True:

@@ -35,7 +35,7 @@ from worker.domain.exchange import (
     Uncertain,
     WireRequest,
 )
-from worker.domain.grant import GrantId
+from worker.domain.grant import GrantId, GrantKey
 from worker.domain.ports import Vault
 from worker.domain.secret import Secret
 from worker.renewal import Engine as RenewalEngine
@@ -325,14 +325,14 @@ class _Endpoint:
 
 
 class FakePull:
-    """Meets `Pull`: what Auth0's copy would bring is done by `on_user`."""
+    """Meets `Copies`: what Auth0's copy would bring is done by `on_user`."""
 
     def __init__(self) -> None:
         self.users: list[str] = []
         self.on_user: Callable[[str], None] = lambda _: None
         self.away = False
 
-    async def user(self, tenant: str, user_id: str) -> None:
+    async def account(self, _key: GrantKey, user_id: str) -> None:
         if self.away:
             raise TransientError("auth0: away")
         self.users.append(user_id)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from worker.bootstrap.base import Base
 from worker.bootstrap.runtime import Threads
-from worker.domain.ports import Pull, TokenEndpoint, Vault
+from worker.domain.ports import TokenEndpoint, Vault
 from worker.journal import Journal, NodeJournals, new_process_name
 from worker.renewal import Engine
+from worker.renewal.ports import Copies
 from worker.store import outbox
 from worker.store.claims import ClaimsRepository
 from worker.store.connections import ConnectionRepository
@@ -21,7 +22,7 @@ def engine_of(
     vault: Vault,
     connections: ConnectionRepository,
     endpoint: TokenEndpoint,
-    pull: Pull,
+    pull: Copies,
 ) -> Engine:
     """Made on the loop that will run it. Raises: ConfigurationError, the journal is unsafe."""
     directory = base.settings.data_dir / "journal"

@@ -28,8 +28,8 @@ _OTHER_REASONS = {
     **dict.fromkeys(
         NOT_WHAT_WE_WROTE,
         "What is stored of these refresh tokens, or of their keys, is not what was written, so "
-        "they are not renewed: somebody or a disk changed it. Find out who; `evergrant grants explain` "
-        "tells when it was found. A login brings another token.",
+        "they are not renewed: somebody or a disk changed it. Find out who; `evergrant grants "
+        "explain` tells when it was found. A login brings another token.",
     ),
     OTHER_ACCOUNT: (
         "The provider answered with the tokens of another account; they are kept aside and handed "

@@ -20,7 +20,6 @@ from worker.domain.ports import (
     Clock,
     Connections,
     Offload,
-    Pull,
     TokenEndpoint,
     Vault,
 )
@@ -35,7 +34,7 @@ from worker.renewal.finding import Claimed, Finder
 from worker.renewal.host_lanes import HostLanes
 from worker.renewal.lanes import Lane
 from worker.renewal.lessons import Lessons
-from worker.renewal.ports import Claims, Hosts, Journal, Learning, NodeJournals, Settling
+from worker.renewal.ports import Claims, Copies, Hosts, Journal, Learning, NodeJournals, Settling
 from worker.renewal.prepared import Prepared
 from worker.renewal.replaying import Replayer
 from worker.renewal.resolving import Resolver
@@ -69,7 +68,7 @@ class Engine:
         vault: Vault,
         hosts: Hosts,
         learning: Learning,
-        pull: Pull,
+        pull: Copies,
         clock: Clock,
         offload: Offload,
         random: Random | None = None,

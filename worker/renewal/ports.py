@@ -172,6 +172,16 @@ class NodeJournals(Protocol):
     def is_alive(self, process: str) -> bool: ...
 
 
+class Copies(Protocol):
+    """What Auth0 holds of a grant, read anew and merged. Raises: WorkerError, it was not seen."""
+
+    async def account(self, key: GrantKey, user_id: str) -> None:
+        """Of the account, whichever user has it now; it returns too where nobody has it."""
+
+    async def connection(self, tenant: str, name: str) -> None:
+        """Of the administrator. Raises: NotFoundError, it is gone."""
+
+
 class Learning(Protocol):
     """What answers taught. Synchronous. Raises everywhere: TransientError, the store is away."""
 

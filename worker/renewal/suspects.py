@@ -6,8 +6,8 @@ import asyncio
 
 from worker.domain.errors import NotFoundError, WorkerError
 from worker.domain.grant import Claim, GrantId, GrantPart
-from worker.domain.ports import Offload, Pull
-from worker.renewal.ports import Claims
+from worker.domain.ports import Offload
+from worker.renewal.ports import Claims, Copies
 
 AT_ONCE = 4  # re-reads; a mass of refusals must not spend the tenant's rate limit
 
@@ -15,7 +15,7 @@ AT_ONCE = 4  # re-reads; a mass of refusals must not spend the tenant's rate lim
 class Suspects:
     """Re-reads Auth0's copy: a login may have brought a refresh token we have never seen."""
 
-    def __init__(self, pull: Pull, claims: Claims, *, offload: Offload) -> None:
+    def __init__(self, pull: Copies, claims: Claims, *, offload: Offload) -> None:
         self._pull = pull
         self._claims = claims
         self._offload = offload
@@ -42,6 +42,6 @@ class Suspects:
             if key.part is GrantPart.ADMIN or claim.user_id is None:
                 await self._pull.connection(key.tenant, key.connection)
             else:
-                await self._pull.user(key.tenant, claim.user_id)
+                await self._pull.account(key, claim.user_id)
         except NotFoundError:
-            return  # gone there: nothing newer can come
+            return  # the connection is gone: nothing newer can come

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from worker.domain.errors import PermanentError, TransientError
+from worker.domain.grant import GrantKey
 from worker.domain.held import Withheld
 from worker.domain.merge import Arrival, Why
 from worker.domain.ports import AuditRecord, Vault
@@ -40,6 +41,11 @@ class Merged:
     overtaken: bool = False
     grants: tuple[MergedGrant, ...] = ()
     detached: tuple[str, ...] = ()  # users to whom grants went that were this user's (M9)
+
+    def saw(self, key: GrantKey) -> bool:
+        """Whether that account was among what was read."""
+        account = (key.connection, key.identity_user_id)
+        return account in {(g.key.connection, g.key.identity_user_id) for g in self.grants}
 
     @property
     def was_overtaken(self) -> bool:

@@ -135,9 +135,14 @@ class Departures:
         return not others and not set(known) - {gone}  # he was the last one
 
     async def _owners(self, tenant: str, identity_user_id: str) -> Sequence[str]:
-        query = f"identities.user_id:{_quoted(identity_user_id)}"
+        query = of_account(identity_user_id)
         hits = await self._apis[tenant].search(query, priority=Priority.LIVE)
         return [hit.user_id for hit in hits]
+
+
+def of_account(identity_user_id: str) -> str:
+    """The query for users who have an account of that id, on whichever connection."""
+    return f"identities.user_id:{_quoted(identity_user_id)}"
 
 
 def _quoted(value: str) -> str:

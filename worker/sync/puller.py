@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -10,6 +11,7 @@ import structlog
 from worker.auth0 import Identity, ManagementApi, Priority, User
 from worker.domain.errors import ConfigurationError, NotFoundError, TransientError, WorkerError
 from worker.domain.event import Event
+from worker.domain.grant import GrantKey
 from worker.domain.held import Withheld
 from worker.domain.merge import Arrival, Why
 from worker.domain.ports import Catalogue, Clock, Offload
@@ -20,6 +22,7 @@ from worker.store.pulls import Begun, PullRepository, user_subject
 from worker.sync.arrivals import of_identity
 from worker.sync.coalescing import Coalesced
 from worker.sync.connection_reading import OVERTAKEN_TRIES, ConnectionReader, ConnectionShelf
+from worker.sync.departures import of_account
 from worker.sync.second_look import LOOK_AGAIN, look_again
 
 _log = structlog.get_logger("worker.sync")
@@ -109,6 +112,28 @@ class Puller:
             (tenant, user_id), lambda: self._counted(tenant, self._user(tenant, user_id, priority))
         )
 
+    async def account(self, key: GrantKey, user_id: str) -> None:
+        """Read whoever has that account now: `user_id`, or to whom it was linked or moved (M9).
+
+        Returns: it was seen; or nobody has it, as far as Auth0 can tell. Raises: TransientError,
+        also while the search index is behind; ConfigurationError, PermanentError.
+        """
+        moved_to: Sequence[str] = ()
+        try:
+            merged = await self.read(key.tenant, user_id)
+            look_again(merged, None, self._clock.now())
+            if merged.saw(key):
+                return
+            moved_to = merged.detached
+        except NotFoundError:
+            _log.info("account_looked_for", tenant=key.tenant)
+        for owner in dict.fromkeys([*moved_to, *await self._owners(key, but=user_id)]):
+            with suppress(NotFoundError):
+                merged = await self.read(key.tenant, owner)
+                look_again(merged, None, self._clock.now())
+                if merged.saw(key):
+                    return
+
     async def connection(
         self, tenant: str, name: str, *, priority: Priority = Priority.LIVE
     ) -> None:
@@ -188,6 +213,16 @@ class Puller:
             except WorkerError as error:
                 # linked to another user, whose own event brings it; or found by the reconcile
                 _log.info("detached_identity_not_read", tenant=tenant, code=error.code)
+
+    async def _owners(self, key: GrantKey, *, but: str) -> Sequence[str]:
+        """Who has the account by the search. Raises: TransientError, it lists him who had it."""
+        hits = await self._api(key.tenant).search(
+            of_account(key.identity_user_id), accounts=True, priority=Priority.LIVE
+        )
+        there = [h.user_id for h in hits if key.connection in {name for _, name in h.accounts}]
+        if but in there:
+            raise TransientError(f"{key.tenant}: the search lags", code="search_lags")
+        return there
 
     async def _missed(self, begun: Begun, user_id: str) -> None:
         """Count the 404; the second one, some time after the first, says that the user is gone."""
