@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event, func, select, text, update
 
-from tests.clock import FakeClock
+from tests.clock import FakeClock, as_told
 from tests.events.payloads import ROSA, array, login
 from tests.events.world import World, offload
 from worker.actions.api import PostponedError, Pulls
@@ -43,7 +43,7 @@ async def test_a_thousand_events_for_one_user_are_two_reads_at_most(
 
 
 def test_one_process_of_many_pulls_in_each_gap(engine: Engine) -> None:
-    pulls, clock, gap = PullRepository(engine), FakeClock(), timedelta(seconds=2)
+    pulls, clock, gap = PullRepository(engine, time=as_told), FakeClock(), timedelta(seconds=2)
 
     def ask() -> timedelta:
         return pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now())
@@ -60,7 +60,7 @@ def test_one_process_of_many_pulls_in_each_gap(engine: Engine) -> None:
 @pytest.mark.parametrize("known", [False, True], ids=["of a new user", "of one known for long"])
 def test_a_read_that_nobody_had_to_reserve_makes_no_event_wait(engine: Engine, known: bool) -> None:
     """A forced read, a backfill and a reconcile take the fence only."""
-    pulls, clock, gap = PullRepository(engine), FakeClock(), timedelta(seconds=2)
+    pulls, clock, gap = PullRepository(engine, time=as_told), FakeClock(), timedelta(seconds=2)
     if known:
         pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now() - timedelta(days=1))
     pulls.begin("acme", "user:rosa", now=clock.now())
@@ -70,7 +70,7 @@ def test_a_read_that_nobody_had_to_reserve_makes_no_event_wait(engine: Engine, k
 
 
 def test_who_reads_again_after_long_leaves_a_moment_that_a_purge_can_read(engine: Engine) -> None:
-    pulls, clock = PullRepository(engine), FakeClock()
+    pulls, clock = PullRepository(engine, time=as_told), FakeClock()
     pulls.begin("acme", "user:rosa", now=clock.now() - timedelta(days=1))
     pulls.begin("acme", "user:rosa", now=clock.now())
     with reading(engine) as connection:
@@ -80,7 +80,7 @@ def test_who_reads_again_after_long_leaves_a_moment_that_a_purge_can_read(engine
 
 
 def test_a_reservation_from_the_future_binds_nobody(engine: Engine) -> None:
-    pulls, clock, gap = PullRepository(engine), FakeClock(), timedelta(seconds=2)
+    pulls, clock, gap = PullRepository(engine, time=as_told), FakeClock(), timedelta(seconds=2)
     pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now() + timedelta(hours=1))
     assert pulls.reserve("acme", "user:rosa", gap=gap, now=clock.now()) == timedelta(0)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from tests.clock import FakeClock
+from tests.clock import FakeClock, as_told
 from tests.events.payloads import FACTS
 from worker.actions import Action, Collaborators, Registry, Settings, built_in
 from worker.domain.errors import NotFoundError, TransientError
@@ -150,7 +150,7 @@ class World:
         NoticeRepository(self.engine).tell(notices, now=self.clock.now())
 
     def _reserve(self, tenant: str, subject: str, *, gap: timedelta) -> timedelta:
-        pulls = PullRepository(self.engine)
+        pulls = PullRepository(self.engine, time=as_told)
         return pulls.reserve(tenant, subject, gap=gap, now=self.clock.now())
 
     def _brake(self, tenant: str, *, for_: timedelta) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, func, select, update
 
-from tests.clock import T0
+from tests.clock import T0, as_told
 from worker.domain.exchange import Lifetimes
 from worker.domain.grant import ExpiryKind, GrantId, GrantKey, GrantPart, GrantState
 from worker.domain.merge import SECOND_LOOK, Arrival, Kind, Why
@@ -21,6 +21,7 @@ from worker.store.merge_view import View
 from worker.store.merging import Merged, MergeRepository
 from worker.store.pulls import Begun, PullRepository, user_subject
 from worker.store.quarantine import QuarantineRepository
+from worker.store.store_time import StoreTime, store_time
 from worker.store.tables import CandidateRow, GrantRow, OutboxRow, SeenRefreshTokenRow
 
 HOUR = timedelta(hours=1)
@@ -76,10 +77,13 @@ class Tenant:
     vault: Any
     audit: AuditList = field(default_factory=AuditList)
     now: datetime = T0
+    time: StoreTime = as_told
 
     def __post_init__(self) -> None:
-        self.pulls = PullRepository(self.engine)
-        self.merges = MergeRepository(self.engine, self.vault, self.audit, actor="worker:test")
+        self.pulls = PullRepository(self.engine, time=self.time)
+        self.merges = MergeRepository(
+            self.engine, self.vault, self.audit, actor="worker:test", time=self.time
+        )
 
     def begin(self, user_id: str = ROSA) -> Begun:
         return self.pulls.begin("acme", user_subject(user_id), now=self.now)
@@ -324,6 +328,41 @@ def test_another_spender_is_found_at_the_second_look_and_mirrored(tenant):
     row = tenant.grant()
     assert (row.state, row.reason, row.due_at) == ("quarantined", "shared_spender", None)
     assert tenant.tokens == ("stolen-2", "at-2")
+
+
+def test_a_puller_whose_clock_is_fast_finds_no_second_look_due_at_once(engine, vault):
+    slow, fast = (
+        Tenant(engine, vault, now=T0 + apart, time=lambda *_: T0)
+        for apart in (timedelta(0), timedelta(minutes=5))
+    )
+    slow.pull(copy())
+    assert kinds(slow.pull(copy("rt-1", "at-1"))) == [Kind.KEEP_CANDIDATE]
+    assert kinds(fast.pull(copy("rt-1", "at-1"))) == [Kind.LOOK_AGAIN]
+
+
+def test_nor_an_exchange_over_that_is_under_way(engine, vault):
+    fast = Tenant(engine, vault, now=T0 + timedelta(minutes=5), time=lambda *_: T0)
+    fast.pull(copy())
+    in_flight(fast, T0 + SECOND_LOOK)
+    assert kinds(fast.pull(copy("rt-1", "at-1", login="2:second"))) == [Kind.KEEP_CANDIDATE]
+
+
+def test_nor_is_a_user_gone_by_two_reads_a_moment_apart(engine, vault):
+    """`Puller` asks how long ago, by `Begun.at`, the read before this one found nobody."""
+    slow, fast = (
+        Tenant(engine, vault, now=T0 + apart, time=lambda *_: T0)
+        for apart in (timedelta(0), timedelta(minutes=5))
+    )
+    slow.pulls.missed(slow.begin())
+    second = fast.begin()
+    assert (second.at, second.last_at) == (T0, T0)
+
+
+def test_the_stores_clock_is_that_of_postgresql(engine):
+    with writing(engine) as connection:
+        told = store_time(connection, T0)
+        at = connection.execute(select(func.now())).scalar_one()
+    assert told == (at if engine.dialect.name == "postgresql" else T0)
 
 
 def test_a_login_counted_late_accuses_nobody(tenant):

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
-from tests.clock import FakeClock
+from tests.clock import FakeClock, as_told
 from tests.grants import GrantTable
 from worker.store.engine import reading, writing
 from worker.store.pulls import PullRepository, still_latest
@@ -169,7 +169,7 @@ def test_pulls_of_users_who_are_gone_are_forgotten_and_no_others(
 def test_a_pull_that_has_begun_is_not_forgotten(engine: Engine, clock: FakeClock) -> None:
     """Its user may be new: what it brings would be taken for out of date."""
     pulled(engine, clock, "user:auth0|back", ago=OLD + YOUNG)
-    begun = PullRepository(engine).begin("acme", "user:auth0|back", now=clock.now())
+    begun = PullRepository(engine, time=as_told).begin("acme", "user:auth0|back", now=clock.now())
     assert purge_pulls(engine, clock) == 0
     with writing(engine) as connection:
         assert still_latest(connection, begun)
@@ -177,7 +177,7 @@ def test_a_pull_that_has_begun_is_not_forgotten(engine: Engine, clock: FakeClock
 
 def test_a_forgotten_pull_fence_never_goes_backwards(engine: Engine, clock: FakeClock) -> None:
     """M1: whoever read before merges no more, and whoever reads next has a higher number."""
-    pulls = PullRepository(engine)
+    pulls = PullRepository(engine, time=as_told)
     asleep = pulls.begin("acme", "user:auth0|1", now=clock.now())
     clock.advance((OLD + YOUNG).total_seconds())
     assert purge_pulls(engine, clock) == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from tests.clock import T0
+from tests.clock import T0, as_told
 from tests.grants import GrantTable
 from worker.domain.held import Withheld
 from worker.store import outbox
@@ -76,7 +76,7 @@ def test_users_who_wait_are_listed(store, grants):
 def test_who_waits_is_looked_at_after_the_quiet_time_and_then_now_and_then(
     store: WithholdingRepository, grants: GrantTable, engine: Any
 ) -> None:
-    pulls = PullRepository(engine)
+    pulls = PullRepository(engine, time=as_told)
     grants.add(user_id="x|1", identity_user_id="1")
     grants.add(user_id="x|2", identity_user_id="2")
     grants.add(user_id="x|3", identity_user_id="3")

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from tests.auth0.fakes import FakeTenant, SharedTenants, in_place, management
-from tests.clock import T0, FakeClock
+from tests.clock import T0, FakeClock, as_told
 from worker.auth0 import ManagementApi
 from worker.domain.event import Event, Source, Trigger
 from worker.domain.grant import GrantId
@@ -69,12 +69,14 @@ class World:
         self.api = api or management(self.auth0, self.shared, clock=self.clock)
         self.connections = ConnectionRepository(engine, vault)
         self.findings = FindingRepository(engine)
-        self.pulls = PullRepository(engine)
+        self.pulls = PullRepository(engine, time=as_told)
         self.gone: list[tuple[str, str]] = []
         self.puller = Puller(
             {"acme": self.api},
             pulls=self.pulls,
-            merges=MergeRepository(engine, vault, AuditLog("test"), actor="worker:test"),
+            merges=MergeRepository(
+                engine, vault, AuditLog("test"), actor="worker:test", time=as_told
+            ),
             connections=self.connections,
             findings=self.findings,
             catalogue=load_catalogue({}, allow_loopback=False),

@@ -24,6 +24,7 @@ from worker.store.engine import writing
 from worker.store.filling import order_of
 from worker.store.merge_transaction import MergedGrant, MergeTransaction
 from worker.store.pulls import Begun, still_latest
+from worker.store.store_time import StoreTime, store_time
 
 _COLLISIONS = 3  # two pulls may make the same grant, or bring the same token, at once
 
@@ -56,11 +57,20 @@ class Merged:
 class MergeRepository:
     """Merges pulls into the store. Thread-safe."""
 
-    def __init__(self, engine: Engine, vault: Vault, audit: Audit, *, actor: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        vault: Vault,
+        audit: Audit,
+        *,
+        actor: str,
+        time: StoreTime = store_time,
+    ) -> None:
         self._engine = engine
         self._vault = vault
         self._audit = audit
         self._actor = actor
+        self._time = time
 
     def merge(
         self,
@@ -77,6 +87,7 @@ class MergeRepository:
             arrivals: every identity of the user, those without tokens too: a grant of his that
                 is not among them has left him.
             user_id: None for a connection's own tokens.
+            now: by the caller's clock, which counts where the store has none of its own.
             withheld: why nothing of this user is handed out; None: it is, whatever was before.
         Raises: TransientError when the store is away.
         """
@@ -99,6 +110,7 @@ class MergeRepository:
         with writing(self._engine) as connection:
             if not still_latest(connection, begun):
                 return Merged(overtaken=True)
+            now = self._time(connection, now)
             merging = MergeTransaction(
                 connection, self._vault, begun, self._actor, now, withheld=withheld
             )

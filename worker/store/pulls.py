@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, case, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.engine import writing
+from worker.store.store_time import StoreTime, store_time
 from worker.store.tables import CounterRow, PullRow
 from worker.store.types import Instant
 
@@ -43,12 +44,14 @@ def connection_subject(name: str) -> str:
 class PullRepository:
     """The `pulls` table. Raises everywhere: TransientError when the store is away."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, time: StoreTime = store_time) -> None:
         self._engine = engine
+        self._time = time
 
     def begin(self, tenant: str, subject: str, *, now: datetime) -> Begun:
         """Take the fence. Call it before the GET; whatever was read earlier merges no more."""
         with writing(self._engine) as connection:
+            now = self._time(connection, now)
             fence = _next_fence(connection, tenant)
             row = connection.execute(_taken(connection, tenant, subject, fence, now)).one()
         return Begun(
@@ -78,6 +81,7 @@ class PullRepository:
         binds nobody.
         """
         with writing(self._engine) as connection:
+            now = self._time(connection, now)
             taken = _insert(connection, PullRow).values(
                 tenant=tenant, subject=subject, fence=0, missing=0, reserved_at=now
             )
