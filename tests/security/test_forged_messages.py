@@ -50,7 +50,6 @@ class Broker:
                 headers={"task": GOOGLE, "id": "1", "lang": "py"},
             )
 
-
     def publish_raw(self, body: object, headers: dict[str, Any], **more: Any) -> None:
         with self.app.connection_for_write() as connection:
             connection.Producer().publish(

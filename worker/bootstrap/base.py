@@ -30,9 +30,10 @@ from worker.queue.hints import CeleryHints
 from worker.settings import Settings, TenantSettings
 from worker.store.audit import AuditLog
 from worker.store.connections import ConnectionRepository, Overrides
-from worker.store.engine import now_of, open_engine
+from worker.store.engine import open_engine, reading
 from worker.store.hints import HintRepository
 from worker.store.inbox import InboxRepository
+from worker.store.store_time import store_time
 from worker.vault import Purpose, TenantVaults
 
 
@@ -87,7 +88,8 @@ class Base:
     def store_now(self) -> datetime:
         """The store's time: what is compared with what others wrote goes by that, wherever this
         host's clock is. Raises: TransientError."""
-        return now_of(self.engine, self.clock.now())
+        with reading(self.engine) as connection:
+            return store_time(connection, self.clock.now())
 
     def close(self) -> None:
         self.hints.close()

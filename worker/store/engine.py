@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -177,18 +176,6 @@ def at_once(engine: Engine) -> Iterator[Connection]:
     manner = reading if engine.dialect.name == "postgresql" else writing
     with manner(engine) as connection:
         yield connection
-
-
-def now_of(engine: Engine, own: datetime) -> datetime:
-    """The store's time: PostgreSQL's; on SQLite, where all processes share a host, `own`.
-
-    For whoever compares with what other processes have written. Raises: TransientError.
-    """
-    if engine.dialect.name != "postgresql":
-        return own
-    with reading(engine) as connection:
-        now: datetime = connection.exec_driver_sql("SELECT now()").scalar_one()
-    return now.astimezone(UTC)
 
 
 @contextmanager
