@@ -1,6 +1,7 @@
 """The image and the deployment, as far as they can be tried without a Docker engine.
 
-What needs an engine (building the image, starting the services) is not run here.
+What needs an engine (building the image, starting the services) is not run here; docs/deploying.md
+says what was run on one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,39 @@ def test_the_image_runs_as_nobody_and_checks_its_own_health():
     assert "USER 10001:10001" in last_stage
     assert any(line.startswith("HEALTHCHECK") for line in last_stage)
     assert not any("requirements" in line for line in last_stage), "built in the first stage only"
+
+
+def test_one_service_builds_the_image_for_all(compose):
+    """Compose labels an image with its service: seven builds are seven images, and every `up` would
+    start all roles anew."""
+    assert [name for name in OURS if "build" in compose["services"][name]] == ["migrate"]
+    assert {compose["services"][name]["pull_policy"] for name in OURS} == {"never"}
+
+
+def test_the_database_is_healthy_only_when_it_answers_the_network(compose):
+    """While the image makes the database, a server answers on a socket: too early."""
+    check = compose["services"]["postgres"]["healthcheck"]
+    assert check["test"][:4] == ["CMD", "pg_isready", "-h", "127.0.0.1"]
+    assert all(
+        "start_period" in compose["services"][s]["healthcheck"] for s in ("postgres", "rabbitmq")
+    )
+
+
+def test_nothing_has_celery_sleep_out_its_soft_shutdown():
+    """With it a worker claims for 150 s after SIGTERM, and is killed then."""
+    for file in (
+        DOCKER / "Dockerfile",
+        DOCKER / "compose.yaml",
+        DOCKER.parent / "docs/deploying.md",
+    ):
+        assert "REMAP_SIGTERM" not in file.read_text(), file
+
+
+def test_the_doctor_that_the_page_calls_finds_the_web_role(compose):
+    assert (
+        "docker compose run --rm admin doctor" in (DOCKER.parent / "docs/deploying.md").read_text()
+    )
+    assert compose["services"]["admin"]["environment"]["EVERGRANT_HOST"] == "web"
 
 
 @pytest.mark.parametrize("role", OURS)

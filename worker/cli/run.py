@@ -83,6 +83,9 @@ def worker(
     Example: evergrant worker --queues renew.github,renew.google-oauth2
     """
     settings = _start("worker", supervised=supervised)
+    # With it Celery sleeps out its soft shutdown before it says that it stops: we would go on
+    # claiming for 150 s, and be killed with exchanges under way.
+    os.environ.pop("REMAP_SIGTERM", None)
     from worker.queue.app import chosen_queues, worker_options
     from worker.tasks.app import app
     from worker.tasks.app import worker as made
