@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from worker.domain.errors import ConfigurationError, TransientError
 from worker.domain.grant import GrantId, GrantKey
 from worker.domain.ports import Notice
 from worker.domain.secret import Secret
+from worker.monitoring import logs
 from worker.notices import Dispatcher, ExchangeSink, Message, Sink, WebhookSink
 from worker.store.notices import NoticeRepository
 
@@ -150,6 +152,47 @@ async def test_a_webhook_is_signed_so_that_its_receiver_can_tell(office: Office)
     for request in received:
         Webhook(SECRET).verify(request.content, dict(request.headers))
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
+
+
+async def test_the_address_of_a_webhook_is_told_to_nobody(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chat programs put the secret into its path."""
+    logs.configure(json=True)
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(404)))
+    sink, other = (
+        WebhookSink(
+            f"https://u:pw1@hooks.example/T1/s3cr3t{number}?key=k3y",
+            Secret(SECRET),
+            http=http,
+            clock=office.clock,
+        )
+        for number in (1, 2)
+    )
+    office.tell(notice())
+    assert await office.send(sink, other) == {"retry": 1}
+    office.clock.advance(10)
+    (pending,) = office.outbox.claim(
+        now=office.clock.now(), lease_for=timedelta(seconds=90), limit=10
+    )
+    told = capsys.readouterr().err + repr(pending) + sink.name
+    assert "hooks.example" in told
+    assert not [secret for secret in ("pw1", "s3cr3t", "k3y") if secret in told]
+    assert sink.name != other.name  # the outbox remembers by it who has been told
+
+
+async def test_a_receivers_answer_is_not_read(office: Office) -> None:
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            raise AssertionError("read")
+            yield b""
+
+    http = httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    )
+    sink = WebhookSink("https://app.example/h", Secret(SECRET), http=http, clock=office.clock)
+    office.tell(notice())
+    assert await office.send(sink) == {"sent": 1}
 
 
 async def test_a_webhook_hears_the_kinds_and_tenants_it_asked_for(office: Office) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from hashlib import sha256
+from urllib.parse import urlsplit
 
 import httpx
 from standardwebhooks import Webhook
@@ -30,7 +32,7 @@ class WebhookSink:
 
         Raises: ConfigurationError when the secret is no base64 ("whsec_" before it or not).
         """
-        self.name = f"webhook:{url}"
+        self.name = f"webhook:{_shown(url)}"
         self._url = url
         self._http = http
         self._clock = clock
@@ -39,7 +41,8 @@ class WebhookSink:
             self._signer = Webhook(secret.text())
         except Exception:
             raise ConfigurationError(
-                f"notices: {url}: the secret must be base64, as from `openssl rand -base64 32`"
+                f"notices: {_shown(url)}: the secret must be base64,"
+                " as from `openssl rand -base64 32`"
             ) from None
 
     def wants(self, message: Message) -> bool:
@@ -50,13 +53,18 @@ class WebhookSink:
     async def send(self, message: Message) -> None:
         """Raises: TransientError unless the receiver said 2xx."""
         try:
-            response = await self._http.post(
-                self._url, content=message.body, headers=self._headers(message), timeout=10.0
-            )
+            async with self._http.stream(  # not its answer, which may have no end
+                "POST",
+                self._url,
+                content=message.body,
+                headers=self._headers(message),
+                timeout=10.0,
+            ) as response:
+                status, taken = response.status_code, response.is_success
         except httpx.HTTPError as error:
             raise TransientError(f"notice: {type(error).__name__}", code="unreachable") from None
-        if not response.is_success:
-            raise TransientError(f"notice: {response.status_code}", code="not_taken")
+        if not taken:
+            raise TransientError(f"notice: {status}", code="not_taken")
 
     def _headers(self, message: Message) -> dict[str, str]:
         now = self._clock.now()
@@ -68,3 +76,8 @@ class WebhookSink:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signer.sign(message_id, now, message.body.decode()),
         }
+
+
+def _shown(url: str) -> str:
+    """For logs and the outbox: path, query and user of a webhook's address are often its secret."""
+    return f"{urlsplit(url).hostname}#{sha256(url.encode()).hexdigest()[:8]}"
