@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -155,9 +156,10 @@ async def test_a_webhook_is_signed_so_that_its_receiver_can_tell(office: Office)
 
 
 async def test_the_address_of_a_webhook_is_told_to_nobody(
-    office: Office, capsys: pytest.CaptureFixture[str]
+    office: Office, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chat programs put the secret into its path."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # put back afterwards
     logs.configure(json=True)
     http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(404)))
     sink, other = (
